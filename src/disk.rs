@@ -1,0 +1,231 @@
+//! The I/O seam: the only module that names `std::fs`, so that a test can put a faulty disk below.
+//!
+//! [`Disk`] is what the log needs of a file system. [`RealDisk`] is the one of the operating
+//! system. SQLite does its own file access; of the database file only metadata, renames and
+//! removals pass through here, because opening and closing it would drop SQLite's locks.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A file of the log. All calls are positional; nobody shares a cursor.
+pub(crate) trait DiskFile: Send + Sync {
+    /// Reads up to `buf.len()` bytes at `offset`; 0 only at or beyond the end.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes all of `buf` at `offset`.
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
+    /// Makes what was written to the file durable.
+    fn sync(&self) -> io::Result<()>;
+    /// The file's length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// The file itself, for mapping a sealed segment; `None` where there is no real file.
+    fn as_real(&self) -> Option<&fs::File>;
+}
+
+/// What the log needs of a file system.
+pub(crate) trait Disk: Send + Sync {
+    /// Opens an existing file.
+    fn open(&self, path: &Path, writable: bool) -> io::Result<Box<dyn DiskFile>>;
+    /// Makes a new file; an error where it exists.
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+    /// Renames a file, replacing what was there.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Makes a directory; fine where it exists.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+    /// Makes the entries of a directory durable.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// The names in a directory, in order. `NotFound` where there is no such directory.
+    fn list(&self, path: &Path) -> io::Result<Vec<String>>;
+}
+
+/// The operating system's file system.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RealDisk;
+
+impl DiskFile for fs::File {
+    #[cfg(unix)]
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        std::os::unix::fs::FileExt::read_at(self, buf, offset)
+    }
+
+    #[cfg(windows)]
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        std::os::windows::fs::FileExt::seek_read(self, buf, offset)
+    }
+
+    #[cfg(unix)]
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        std::os::unix::fs::FileExt::write_all_at(self, buf, offset)
+    }
+
+    #[cfg(windows)]
+    fn write_all_at(&self, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
+        while !buf.is_empty() {
+            let written = std::os::windows::fs::FileExt::seek_write(self, buf, offset)?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            buf = &buf[written..];
+            offset += written as u64;
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        // Segments have their final size from the start, so data alone is what must be flushed.
+        self.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn as_real(&self) -> Option<&fs::File> {
+        Some(self)
+    }
+}
+
+impl Disk for RealDisk {
+    fn open(&self, path: &Path, writable: bool) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(fs::OpenOptions::new().read(true).write(writable).open(path)?))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(fs::OpenOptions::new().read(true).write(true).create_new(true).open(path)?))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        match fs::create_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+            other => other,
+        }
+    }
+
+    #[cfg(unix)]
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        fs::File::open(path)?.sync_all()
+    }
+
+    #[cfg(not(unix))]
+    fn sync_dir(&self, _path: &Path) -> io::Result<()> {
+        Ok(()) // Windows has no such call; NTFS journals its directories.
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(path)? {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        names.sort();
+        Ok(names)
+    }
+}
+
+/// Fills `buf` from `offset`; a file that ends before that is an error, never "the end of the log".
+pub(crate) fn read_exact_at(file: &dyn DiskFile, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !buf.is_empty() {
+        match file.read_at(buf, offset) {
+            Ok(0) => {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than it was"));
+            }
+            Ok(count) => {
+                buf = &mut buf[count..];
+                offset += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Which file a path leads to at present: device, inode and length. `None` where there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileIdentity {
+    device: u64,
+    inode: u64,
+}
+
+/// Looks a path up without opening it.
+pub(crate) fn identity(path: &Path) -> io::Result<Option<FileIdentity>> {
+    match fs::metadata(path) {
+        #[cfg(unix)]
+        Ok(meta) => {
+            use std::os::unix::fs::MetadataExt;
+            Ok(Some(FileIdentity { device: meta.dev(), inode: meta.ino() }))
+        }
+        #[cfg(not(unix))]
+        Ok(_) => Ok(Some(FileIdentity { device: 0, inode: 0 })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The length of the file at `path`, without opening it; 0 where there is none.
+pub(crate) fn file_len(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |meta| meta.len())
+}
+
+/// Removes a file that may be absent.
+pub(crate) fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Writes a small file of which losing the newest version in a crash does no harm.
+pub(crate) fn replace_small(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut new = path.to_path_buf();
+    new.as_mut_os_string().push(".new");
+    fs::write(&new, bytes)?;
+    fs::rename(&new, path)
+}
+
+/// Reads a small file of at most `limit` bytes.
+pub(crate) fn read_small(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Opens the lock file, making it where `create` is set.
+pub(crate) fn open_lock(path: &Path, create: bool) -> io::Result<fs::File> {
+    fs::OpenOptions::new().read(true).write(create).create(create).truncate(false).open(path)
+}
+
+/// The path made absolute, links resolved as far as it exists.
+pub(crate) fn absolute(path: &Path) -> io::Result<PathBuf> {
+    fs::canonicalize(path).or_else(|_| std::path::absolute(path))
+}
+
+/// Syncs a file by its path. Not for a database that SQLite has open.
+pub(crate) fn sync_file(path: &Path) -> io::Result<()> {
+    fs::OpenOptions::new().write(true).open(path)?.sync_all()
+}
+
+/// Cuts a file that may be absent to no bytes.
+pub(crate) fn truncate_if_there(path: &Path) -> io::Result<()> {
+    match fs::OpenOptions::new().write(true).open(path) {
+        Ok(file) => file.set_len(0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Renames a file and makes the new name durable.
+pub(crate) fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    to.parent().map_or(Ok(()), |dir| RealDisk.sync_dir(dir))
+}

@@ -1,0 +1,284 @@
+//! The one error type: what went wrong, where, how it ended, and what to do now.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::finding::Finding;
+
+/// How an operation that failed ended for the events it was given (P10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// No byte of the event reached the kernel: it will never show up.
+    NotWritten,
+    /// It may be on disk or not; the next open finds out.
+    Unknown,
+    /// The event is on disk, although something after that failed.
+    Durable,
+}
+
+/// Everything that can go wrong. Cloneable, because one failed sync is every waiter's error.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// A value that must not be stored; checked before a byte is written.
+    Invalid {
+        /// The field or column.
+        field: String,
+        /// What is wrong with it, as the end of a sentence that starts with the field.
+        reason: String,
+    },
+    /// An event or batch above the limit; checked before a byte is written.
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// Its size in bytes.
+        bytes: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// Bytes that are not an event of the version they claim, or an event that has no such encoding.
+    Codec {
+        /// What does not fit.
+        reason: String,
+    },
+    /// The directory holds no store.
+    NoStore {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A store cannot be made here: the directory holds something else.
+    NotEmpty {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// Another handle writes to this store.
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+        /// The process that holds it, as far as the lock file tells.
+        pid: Option<u32>,
+        /// How long this call waited.
+        waited: Duration,
+    },
+    /// The operating system refused a read, a write, a sync or the like.
+    Io {
+        /// What was tried, such as `write`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Where in the file, where that is known.
+        offset: Option<u64>,
+        /// How it ended for the events at hand.
+        outcome: Outcome,
+        /// The system's own error.
+        source: Arc<io::Error>,
+    },
+    /// A file of a format newer than this program.
+    NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// The version found.
+        found: u32,
+        /// The newest version that this program reads.
+        supported: u32,
+    },
+    /// The log is damaged, or events of it are missing (P3). Nothing was cut off or overwritten.
+    Damaged {
+        /// The directory of the store.
+        dir: PathBuf,
+        /// Each damage: which seqs, which file, which offset.
+        findings: Vec<Finding>,
+    },
+    /// The idempotency key belongs to an event with other content.
+    KeyConflict {
+        /// The key.
+        key: String,
+        /// The event it belongs to.
+        seq: u64,
+    },
+    /// Idempotency keys cannot be looked up now, so the append was refused.
+    KeysUnavailable {
+        /// Why.
+        reason: String,
+    },
+    /// An earlier write or sync of this handle failed; it takes nothing more (P10).
+    Dead {
+        /// What killed it.
+        cause: Arc<Error>,
+    },
+    /// The handle was closed.
+    Closed,
+    /// The SQLite side failed in a way that replay does not mend.
+    Projection {
+        /// The database file.
+        path: PathBuf,
+        /// What SQLite said.
+        reason: String,
+        /// True where another process holds the database; waiting helps.
+        busy: bool,
+    },
+}
+
+/// `std::result::Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// A refused value. `reason` ends a sentence that starts with the field: `is empty`.
+    pub fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Invalid { field: field.into(), reason: reason.into() }
+    }
+
+    /// Bytes or a row that are no event.
+    pub fn codec(reason: impl Into<String>) -> Self {
+        Self::Codec { reason: reason.into() }
+    }
+
+    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io {
+            action,
+            path: path.into(),
+            offset: None,
+            outcome: Outcome::NotWritten,
+            source: Arc::new(source),
+        }
+    }
+
+    pub(crate) fn io_at(action: &'static str, path: &Path, offset: u64, source: io::Error) -> Self {
+        Self::Io {
+            action,
+            path: path.into(),
+            offset: Some(offset),
+            outcome: Outcome::NotWritten,
+            source: Arc::new(source),
+        }
+    }
+
+    /// The same error, with another outcome where it carries one.
+    pub(crate) fn with_outcome(mut self, to: Outcome) -> Self {
+        if let Self::Io { outcome, .. } = &mut self {
+            *outcome = to;
+        }
+        self
+    }
+
+    /// How this ended for the events that the failed call was given (P10). A dead handle answers
+    /// `NotWritten` for calls that came after its death.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Io { outcome, .. } => *outcome,
+            _ => Outcome::NotWritten,
+        }
+    }
+
+    /// True where the same call may succeed later without anybody mending anything.
+    pub fn is_busy(&self) -> bool {
+        matches!(
+            self,
+            Self::Locked { .. } | Self::KeysUnavailable { .. } | Self::Projection { busy: true, .. }
+        )
+    }
+
+    /// The file or directory that the error is about.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::NoStore { dir } | Self::NotEmpty { dir } | Self::Damaged { dir, .. } => Some(dir),
+            Self::Locked { path, .. }
+            | Self::Io { path, .. }
+            | Self::NewerFormat { path, .. }
+            | Self::Projection { path, .. } => Some(path),
+            Self::Dead { cause } => cause.path(),
+            _ => None,
+        }
+    }
+
+    /// The offset in the file, where one is known.
+    pub fn offset(&self) -> Option<u64> {
+        match self {
+            Self::Io { offset, .. } => *offset,
+            Self::Damaged { findings, .. } => findings.iter().find_map(|finding| finding.offset),
+            Self::Dead { cause } => cause.offset(),
+            _ => None,
+        }
+    }
+
+    /// The first seq that the error is about, where one is known.
+    pub fn seq(&self) -> Option<u64> {
+        match self {
+            Self::KeyConflict { seq, .. } => Some(*seq),
+            Self::Damaged { findings, .. } => findings.iter().find_map(|finding| finding.seq),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid { field, reason } => write!(f, "{field} {reason}"),
+            Self::TooLarge { what, bytes, limit } => {
+                write!(f, "{what} takes {bytes} bytes, the limit is {limit}")
+            }
+            Self::Codec { reason } => write!(f, "not a readable event: {reason}"),
+            Self::NoStore { dir } => write!(f, "no store in {}", dir.display()),
+            Self::NotEmpty { dir } => {
+                write!(f, "{} is not empty and holds no store, so none is made there", dir.display())
+            }
+            Self::Locked { path, pid, waited } => {
+                write!(f, "another writer holds {}", path.display())?;
+                if let Some(pid) = pid {
+                    write!(f, " (process {pid})")?;
+                }
+                write!(f, "; waited {:.1} s", waited.as_secs_f64())
+            }
+            Self::Io { action, path, offset, source, .. } => {
+                write!(f, "cannot {action} {}", path.display())?;
+                if let Some(offset) = offset {
+                    write!(f, " at offset {offset}")?;
+                }
+                write!(f, ": {source}")
+            }
+            Self::NewerFormat { path, found, supported } => write!(
+                f,
+                "{} has format version {found}; this program reads up to {supported}: use a newer synclog",
+                path.display()
+            ),
+            Self::Damaged { dir, findings } => {
+                write!(f, "the log in {} is damaged (P3), and nothing was changed", dir.display())?;
+                for finding in findings.iter().take(10) {
+                    write!(f, "; {finding}")?;
+                }
+                if findings.len() > 10 {
+                    write!(f, "; and {} more", findings.len() - 10)?;
+                }
+                Ok(())
+            }
+            Self::KeyConflict { key, seq } => {
+                write!(f, "the idempotency key {key:?} belongs to event {seq}, which has other content")
+            }
+            Self::KeysUnavailable { reason } => {
+                write!(f, "idempotency keys cannot be looked up now, so nothing was written: {reason}")
+            }
+            Self::Dead { cause } => {
+                write!(f, "an earlier failure is final for this handle (P10), open the store again: {cause}")
+            }
+            Self::Closed => write!(f, "the handle was closed"),
+            Self::Projection { path, reason, busy } => {
+                let state = if *busy { "is held by another process" } else { "cannot be used" };
+                write!(f, "the database {} {state}: {reason}", path.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source.as_ref()),
+            Self::Dead { cause } => Some(cause.as_ref()),
+            _ => None,
+        }
+    }
+}

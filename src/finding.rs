@@ -1,0 +1,229 @@
+//! What recovery, verify, replay and repair have to tell: one finding a line.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// What kind of thing was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum FindingKind {
+    /// An unfinished write at the log's end, as a crash leaves it: put aside, nothing acknowledged lost.
+    TornTail,
+    /// A batch whose last events never reached the disk: dropped whole, it was never acknowledged.
+    UnfinishedBatch,
+    /// Stray bytes where nothing had been written yet: put aside, nothing lost.
+    DamagedFiller,
+    /// One of the two copies of a segment's header is damaged; the other serves.
+    DamagedHeaderCopy,
+    /// A frame whose bytes are damaged.
+    DamagedFrame,
+    /// Events that the log must have held are not there.
+    MissingEvents,
+    /// A segment that must be there is not.
+    MissingSegment,
+    /// A segment of another store, out of chain, or of the wrong size.
+    BadSegment,
+    /// A file in the log's directory that is no part of the log.
+    UnknownFile,
+    /// SQLite has seen events that the log does not hold and that its rows cannot prove.
+    AppliedBeyondLog,
+    /// A damaged frame that came back, bit for bit.
+    HealedFrame,
+    /// The database file is not there.
+    DatabaseMissing,
+    /// The database is damaged, or is not one of ours.
+    DatabaseDamaged,
+    /// The database belongs to another store.
+    DatabaseForeign,
+    /// The tables are not as this version makes them.
+    SchemaDiffers,
+    /// An event without its row.
+    RowMissing,
+    /// A row that differs from its event.
+    RowDiffers,
+    /// A row that no event explains.
+    RowUnknown,
+    /// A row that still differs after it was healed, because of a trigger for example.
+    RowUnhealable,
+    /// Events that have no rows yet.
+    Lag,
+    /// An event of a kind or version that this program does not know: kept, not projected.
+    UnknownEvent,
+    /// What the database says it has applied does not fit its rows or the log.
+    AppliedDiffers,
+}
+
+impl FindingKind {
+    /// The word for this kind in JSON output, such as `row_missing`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TornTail => "torn_tail",
+            Self::UnfinishedBatch => "unfinished_batch",
+            Self::DamagedFiller => "damaged_filler",
+            Self::DamagedHeaderCopy => "damaged_header_copy",
+            Self::DamagedFrame => "damaged_frame",
+            Self::MissingEvents => "missing_events",
+            Self::MissingSegment => "missing_segment",
+            Self::BadSegment => "bad_segment",
+            Self::UnknownFile => "unknown_file",
+            Self::AppliedBeyondLog => "applied_beyond_log",
+            Self::HealedFrame => "healed_frame",
+            Self::DatabaseMissing => "database_missing",
+            Self::DatabaseDamaged => "database_damaged",
+            Self::DatabaseForeign => "database_foreign",
+            Self::SchemaDiffers => "schema_differs",
+            Self::RowMissing => "row_missing",
+            Self::RowDiffers => "row_differs",
+            Self::RowUnknown => "row_unknown",
+            Self::RowUnhealable => "row_unhealable",
+            Self::Lag => "lag",
+            Self::UnknownEvent => "unknown_event",
+            Self::AppliedDiffers => "applied_differs",
+        }
+    }
+
+    /// What the finding means for the store as a whole.
+    pub fn severity(self) -> Severity {
+        match self {
+            Self::DamagedFrame
+            | Self::MissingEvents
+            | Self::MissingSegment
+            | Self::BadSegment
+            | Self::DamagedHeaderCopy
+            | Self::DamagedFiller
+            | Self::AppliedBeyondLog => Severity::LogDamaged,
+            Self::DatabaseMissing
+            | Self::DatabaseDamaged
+            | Self::DatabaseForeign
+            | Self::SchemaDiffers
+            | Self::RowMissing
+            | Self::RowDiffers
+            | Self::RowUnknown
+            | Self::RowUnhealable
+            | Self::AppliedDiffers => Severity::ProjectionDiffers,
+            Self::TornTail
+            | Self::UnfinishedBatch
+            | Self::UnknownFile
+            | Self::HealedFrame
+            | Self::Lag
+            | Self::UnknownEvent => Severity::Note,
+        }
+    }
+}
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Lawful after a crash, or already mended.
+    Note,
+    /// SQLite differs from the log; replay heals it.
+    ProjectionDiffers,
+    /// The log is damaged or events are missing; repair heals what rows can prove.
+    LogDamaged,
+}
+
+/// One thing that was found, with its place.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Finding {
+    /// What was found.
+    #[serde(rename = "finding")]
+    pub kind: FindingKind,
+    /// The event, or the first of several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
+    /// The last event, where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seq: Option<u64>,
+    /// The column, for a row that differs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub column: Option<String>,
+    /// The file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    /// The offset in the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
+    /// In words, with what to do where there is something to do.
+    pub detail: String,
+}
+
+impl Finding {
+    pub(crate) fn new(kind: FindingKind, detail: impl Into<String>) -> Self {
+        Self {
+            kind,
+            seq: None,
+            last_seq: None,
+            column: None,
+            file: None,
+            offset: None,
+            detail: detail.into(),
+        }
+    }
+
+    #[must_use]
+    pub(crate) fn seq(mut self, seq: u64) -> Self {
+        self.seq = Some(seq);
+        self
+    }
+
+    /// The seqs `first..=last`.
+    #[must_use]
+    pub(crate) fn seqs(mut self, first: u64, last: u64) -> Self {
+        self.seq = Some(first);
+        self.last_seq = (last > first).then_some(last);
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn column(mut self, column: impl Into<String>) -> Self {
+        self.column = Some(column.into());
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn at(mut self, file: impl Into<PathBuf>, offset: u64) -> Self {
+        self.file = Some(file.into());
+        self.offset = Some(offset);
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.file = Some(file.into());
+        self
+    }
+
+    /// How many events the finding is about, if it is about events: 1 for a single one.
+    pub fn events(&self) -> u64 {
+        match (self.seq, self.last_seq) {
+            (Some(first), Some(last)) => last - first + 1,
+            (Some(_), None) => 1,
+            _ => 0,
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.kind.as_str().replace('_', " "))?;
+        match (self.seq, self.last_seq) {
+            (Some(first), Some(last)) => write!(f, ", events {first} to {last}")?,
+            (Some(seq), None) => write!(f, ", event {seq}")?,
+            _ => {}
+        }
+        if let Some(column) = &self.column {
+            write!(f, ", column {column}")?;
+        }
+        if let Some(file) = &self.file {
+            write!(f, ", {}", file.display())?;
+        }
+        if let Some(offset) = self.offset {
+            write!(f, ", offset {offset}")?;
+        }
+        write!(f, ": {}", self.detail)
+    }
+}

@@ -1,0 +1,298 @@
+//! Reading events in seq order, from any seq on, through damage and across segments.
+
+use crate::error::Result;
+use crate::finding::{Finding, FindingKind};
+
+use super::directory::LogDir;
+use super::frame::{ALIGN, FrameKind, HEADER_LEN, Header, MARK_LEN, may_be_header};
+use super::segment::{FIRST_FRAME, SegmentHeader, SegmentReader};
+use super::survey::{Chain, Fault, frame_at, header_at, payload_at};
+use super::writer::Position;
+
+/// Where reading stops. Everything before it must be sound; what is not is damage.
+pub(crate) type Horizon = Position;
+
+/// What stands next in the log.
+pub(crate) enum Entry<'a> {
+    /// An event. The payload lies in the cursor's window.
+    Event { header: Header, raw: [u8; HEADER_LEN], payload: &'a [u8] },
+    /// A deletion record.
+    Deletion { payload: &'a [u8] },
+    /// An event whose payload was erased. A deletion record further on must cover it.
+    Erased { seq: u64, segment: u64, offset: u64 },
+    /// Something that must be there is not, or not whole. The cursor is behind it now.
+    Damage(Finding),
+}
+
+/// A place in the log, moving forward. Memory: one window.
+pub(crate) struct Cursor {
+    log: LogDir,
+    horizon: Horizon,
+    reader: Option<SegmentReader>,
+    /// The segment after the present one, once it was looked up.
+    later: Option<SegmentHeader>,
+    segment: u64,
+    chain: Chain,
+    /// Events below this seq are passed over.
+    from: u64,
+    /// Map sealed segments instead of reading them.
+    map: bool,
+    failed_over: bool,
+}
+
+impl Cursor {
+    /// A cursor before event `from`, or before the first event that the log still has.
+    pub(crate) fn new(log: LogDir, from: u64, horizon: Horizon, map: bool) -> Result<(Self, Vec<Finding>)> {
+        let listing = log.list()?;
+        let start = listing
+            .segments
+            .iter()
+            .filter(|header| header.number <= horizon.segment)
+            .rev()
+            .find(|header| header.first_seq <= from)
+            .or(listing.segments.first());
+        let mut cursor = match start {
+            Some(header) => Self::at_segment(log, *header, horizon)?,
+            None => Self::nowhere(log, horizon),
+        };
+        cursor.from = from;
+        cursor.map = map;
+        cursor.map_if_sealed();
+        let first = start.map_or(horizon.seq, |header| header.first_seq);
+        let retained = listing.segments.last().map_or(1, |header| header.first_retained);
+        // Events before the first segment that retention did not give up are missing.
+        let wanted = from.max(retained);
+        let mut findings = Vec::new();
+        if wanted < first && !listing.refusals.iter().any(|finding| finding.seq.is_some()) {
+            let what = "no segment holds these events";
+            findings.push(Finding::new(FindingKind::MissingEvents, what).seqs(wanted, first - 1));
+        }
+        Ok((cursor, findings))
+    }
+
+    /// A cursor at the start of one segment.
+    pub(super) fn at_segment(log: LogDir, header: SegmentHeader, horizon: Horizon) -> Result<Self> {
+        let reader = log.reader(&header)?;
+        Ok(Self {
+            log,
+            horizon,
+            reader: Some(reader),
+            later: None,
+            segment: header.number,
+            chain: Chain::start_of(&header),
+            from: 0,
+            map: false,
+            failed_over: false,
+        })
+    }
+
+    fn nowhere(log: LogDir, horizon: Horizon) -> Self {
+        let chain = Chain { offset: FIRST_FRAME, seq: horizon.seq, previous: 0, in_batch: false };
+        Self {
+            log,
+            horizon,
+            reader: None,
+            later: None,
+            segment: horizon.segment,
+            chain,
+            from: 0,
+            map: false,
+            failed_over: false,
+        }
+    }
+
+    /// Moves the horizon forward, to what has become durable since.
+    pub(crate) fn extend(&mut self, horizon: Horizon) {
+        debug_assert!((horizon.segment, horizon.offset) >= (self.horizon.segment, self.horizon.offset));
+        self.horizon = horizon;
+        if let Some(reader) = &mut self.reader {
+            reader.refresh();
+        }
+        self.map_if_sealed();
+    }
+
+    /// The seq of the next event.
+    pub(crate) fn next_seq(&self) -> u64 {
+        self.chain.seq.max(self.from)
+    }
+
+    fn map_if_sealed(&mut self) {
+        if self.map
+            && self.segment < self.horizon.segment
+            && let Some(reader) = &mut self.reader
+        {
+            reader.map();
+        }
+    }
+
+    /// The next entry; `None` at the horizon.
+    pub(crate) fn next(&mut self) -> Result<Option<Entry<'_>>> {
+        loop {
+            if (self.segment, self.chain.offset) >= (self.horizon.segment, self.horizon.offset) {
+                return Ok(None);
+            }
+            let Some(reader) = &mut self.reader else { return Ok(None) };
+            let sealed = self.segment < self.horizon.segment;
+            let frame = match frame_at(reader, &self.chain)? {
+                Ok(frame) if !frame.erased || sealed => frame,
+                Ok(frame) => {
+                    if let Some(finding) = self.pass_over(Fault::Body(frame.header))? {
+                        return Ok(Some(Entry::Damage(finding)));
+                    }
+                    continue;
+                }
+                Err(fault) => {
+                    let ended = matches!(fault, Fault::Header(_)) && sealed && self.at_end_of_sealed()?;
+                    let finding = if ended { None } else { self.pass_over(fault)? };
+                    if ended || self.failed_over {
+                        self.next_segment()?;
+                    }
+                    match finding {
+                        Some(finding) => return Ok(Some(Entry::Damage(finding))),
+                        None => continue,
+                    }
+                }
+            };
+            let header = frame.header;
+            self.chain = Chain::after(frame.offset, &header);
+            match header.kind {
+                FrameKind::Mark => {}
+                FrameKind::Event if header.seq < self.from => {}
+                FrameKind::Event if frame.erased => {
+                    return Ok(Some(Entry::Erased {
+                        seq: header.seq,
+                        segment: self.segment,
+                        offset: frame.offset,
+                    }));
+                }
+                kind => {
+                    let Some(reader) = &mut self.reader else { return Ok(None) };
+                    let mut raw = [0; HEADER_LEN];
+                    raw.copy_from_slice(reader.bytes(frame.offset, HEADER_LEN)?);
+                    let payload = payload_at(reader, frame.offset, &header)?;
+                    return Ok(Some(match kind {
+                        FrameKind::Event => Entry::Event { header, raw, payload },
+                        _ => Entry::Deletion { payload },
+                    }));
+                }
+            }
+        }
+    }
+
+    /// Whether the present segment ends here, by what the next one says.
+    fn at_end_of_sealed(&mut self) -> Result<bool> {
+        Ok(self.later()?.is_some_and(|later| {
+            later.number == self.segment + 1
+                && later.first_seq == self.chain.seq
+                && later.previous == self.chain.previous
+        }))
+    }
+
+    /// The next segment that can be read.
+    fn later(&mut self) -> Result<Option<SegmentHeader>> {
+        if self.later.is_none() {
+            self.later = self.log.header_of(self.segment + 1)?;
+        }
+        if self.later.is_none() {
+            let listing = self.log.list()?;
+            self.later = listing.segments.into_iter().find(|header| header.number > self.segment);
+        }
+        Ok(self.later.filter(|later| later.number <= self.horizon.segment))
+    }
+
+    fn next_segment(&mut self) -> Result<()> {
+        self.failed_over = false;
+        let Some(header) = self.later()? else {
+            self.reader = None;
+            return Ok(());
+        };
+        self.later = None;
+        self.reader = Some(self.log.reader(&header)?);
+        self.segment = header.number;
+        self.chain = Chain::start_of(&header);
+        self.map_if_sealed();
+        Ok(())
+    }
+
+    /// Gets behind damage at the present place: to the next frame of this segment that proves
+    /// itself, or out of the segment. Names what was passed over, unless that lies before `from`.
+    fn pass_over(&mut self, fault: Fault) -> Result<Option<Finding>> {
+        let start = self.chain;
+        let path = self.log.segment_path(self.segment);
+        if let Fault::Body(header) = fault {
+            self.chain = Chain::after(start.offset, &header);
+            let finding = Finding::new(FindingKind::DamagedFrame, fault.describe()).at(path, start.offset);
+            return Ok(match header.kind {
+                FrameKind::Event if header.seq < self.from => None,
+                FrameKind::Event => Some(finding.seq(header.seq)),
+                _ => Some(finding),
+            });
+        }
+        let next_seq = match self.resync()? {
+            Some(chain) => {
+                self.chain = chain;
+                chain.seq
+            }
+            None => {
+                self.failed_over = true;
+                match self.later()? {
+                    Some(later) => later.first_seq,
+                    None => self.horizon.seq,
+                }
+            }
+        };
+        let first = start.seq.max(self.from);
+        if next_seq > first {
+            let finding = Finding::new(FindingKind::MissingEvents, fault.describe());
+            return Ok(Some(finding.seqs(first, next_seq - 1).at(path, start.offset)));
+        }
+        let what = format!("{}; no event was in it", fault.describe());
+        Ok((next_seq >= self.from)
+            .then(|| Finding::new(FindingKind::DamagedFrame, what).at(path, start.offset)))
+    }
+
+    /// The next place in this segment where a frame stands that proves itself: it is whole, and the
+    /// frame behind it names it. A payload can hold the bytes of a frame, but not that.
+    fn resync(&mut self) -> Result<Option<Chain>> {
+        const STEP: usize = 64 * 1024;
+        let sealed = self.segment < self.horizon.segment;
+        let later = if sealed { self.later()? } else { None };
+        let limit = if sealed { u64::MAX } else { self.horizon.offset };
+        let min_seq = self.chain.seq;
+        let Some(reader) = &mut self.reader else { return Ok(None) };
+        let limit = limit.min(reader.header.size);
+        let mut offset = self.chain.offset + ALIGN;
+        while offset < limit {
+            let raw = reader.bytes(offset, STEP + HEADER_LEN)?;
+            let own = raw.len().min(STEP);
+            let candidates: Vec<u64> = (0..own)
+                .step_by(ALIGN as usize)
+                .filter(|at| may_be_header(&raw[*at..]))
+                .map(|at| offset + at as u64)
+                .take_while(|place| *place < limit)
+                .collect();
+            for place in candidates {
+                let Ok(header) = header_at(reader, place)? else { continue };
+                if header.seq < min_seq {
+                    continue;
+                }
+                let chain =
+                    Chain { offset: place, seq: header.seq, previous: header.previous, in_batch: false };
+                let after = Chain::after(place, &header);
+                if frame_at(reader, &chain)?.is_err() {
+                    continue;
+                }
+                let named = header_at(reader, after.offset)?
+                    .is_ok_and(|behind| behind.previous == header.sum && behind.seq == after.seq)
+                    || later
+                        .is_some_and(|later| later.previous == header.sum && later.first_seq == after.seq)
+                    || (header.kind == FrameKind::Mark && header.frame_len() == MARK_LEN);
+                if named {
+                    return Ok(Some(chain));
+                }
+            }
+            offset += STEP as u64;
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,204 @@
+//! The log's directory: which segments there are, and whether they fit together.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::disk::{Disk, DiskFile};
+use crate::error::{Error, Result};
+use crate::finding::{Finding, FindingKind};
+use crate::store_id::StoreId;
+
+use super::segment::{
+    FORMAT_VERSION, HeaderRead, SegmentHeader, SegmentReader, file_name, is_unfinished, number_of,
+    read_header,
+};
+
+/// Where a log lies.
+#[derive(Clone)]
+pub(crate) struct LogDir {
+    pub(crate) disk: Arc<dyn Disk>,
+    /// The store's directory; the segments are in `log` below it.
+    pub(crate) store_dir: PathBuf,
+}
+
+/// The segments of a log, and what is wrong with them.
+#[derive(Default)]
+pub(crate) struct Listing {
+    /// In order of their numbers; only those with a sound header.
+    pub(crate) segments: Vec<SegmentHeader>,
+    /// Segments with one damaged copy of the header: number and the copy's offset.
+    pub(crate) damaged_copies: Vec<(u64, u64)>,
+    /// Reasons to refuse appends.
+    pub(crate) refusals: Vec<Finding>,
+    /// Files that are no part of the log.
+    pub(crate) notes: Vec<Finding>,
+    /// Segments in the making that a crash left behind.
+    pub(crate) unfinished: Vec<PathBuf>,
+    /// Whether there was any file with a segment's name.
+    pub(crate) any: bool,
+}
+
+impl LogDir {
+    pub(crate) fn new(disk: Arc<dyn Disk>, store_dir: &Path) -> Self {
+        Self { disk, store_dir: store_dir.into() }
+    }
+
+    /// The directory of the segments.
+    pub(crate) fn log_dir(&self) -> PathBuf {
+        self.store_dir.join("log")
+    }
+
+    /// The directory where damaged bytes are kept.
+    pub(crate) fn quarantine_dir(&self) -> PathBuf {
+        self.store_dir.join("quarantine")
+    }
+
+    /// The path of a segment.
+    pub(crate) fn segment_path(&self, number: u64) -> PathBuf {
+        self.log_dir().join(file_name(number))
+    }
+
+    /// Opens a segment's file.
+    pub(crate) fn open_file(&self, number: u64, writable: bool) -> Result<Arc<dyn DiskFile>> {
+        let path = self.segment_path(number);
+        let file = self.disk.open(&path, writable).map_err(|error| Error::io("open", &path, error))?;
+        Ok(Arc::from(file))
+    }
+
+    /// Opens a segment whose header is known.
+    pub(crate) fn reader(&self, header: &SegmentHeader) -> Result<SegmentReader> {
+        let file = self.open_file(header.number, false)?;
+        Ok(SegmentReader::new(self.segment_path(header.number), *header, file))
+    }
+
+    /// The header of one segment; `None` where it is not there or not sound.
+    pub(crate) fn header_of(&self, number: u64) -> Result<Option<SegmentHeader>> {
+        let path = self.segment_path(number);
+        let file = match self.disk.open(&path, false) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io("open", &path, error)),
+        };
+        let len = file.len().map_err(|error| Error::io("read the length of", &path, error))?;
+        Ok(match read_header(file.as_ref(), &path)? {
+            HeaderRead::Sound { header, .. } if header.number == number && header.size == len => Some(header),
+            _ => None,
+        })
+    }
+
+    /// Lists the segments and checks that they belong together. A directory that is not there is an
+    /// empty listing. A newer format is an error, because nothing here may judge it.
+    pub(crate) fn list(&self) -> Result<Listing> {
+        let dir = self.log_dir();
+        let mut listing = Listing::default();
+        let names = match self.disk.list(&dir) {
+            Ok(names) => names,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(listing),
+            Err(error) => return Err(Error::io("list", &dir, error)),
+        };
+        let mut newer = None;
+        for name in names {
+            let path = dir.join(&name);
+            let Some(number) = number_of(&name) else {
+                if is_unfinished(&name) {
+                    listing.unfinished.push(path);
+                } else {
+                    let what = "is no part of the log and was left alone";
+                    listing.notes.push(Finding::new(FindingKind::UnknownFile, what).file(path));
+                }
+                continue;
+            };
+            listing.any = true;
+            let bad = |what: String| Finding::new(FindingKind::BadSegment, what).at(&path, 0);
+            let file = match self.disk.open(&path, false) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+                    listing.refusals.push(bad("is a directory".into()));
+                    continue;
+                }
+                Err(error) => return Err(Error::io("open", &path, error)),
+            };
+            let len = match file.len() {
+                Ok(len) => len,
+                Err(error) => return Err(Error::io("read the length of", &path, error)),
+            };
+            let read = match read_header(file.as_ref(), &path) {
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::IsADirectory => {
+                    listing.refusals.push(bad("is a directory".into()));
+                    continue;
+                }
+                other => other?,
+            };
+            match read {
+                HeaderRead::Sound { header, .. } if header.number != number => {
+                    let what = format!("holds segment {}: a copy under a wrong name", header.number);
+                    listing.refusals.push(bad(what));
+                }
+                HeaderRead::Sound { header, .. } if header.size != len => {
+                    let what = format!("has {len} bytes, but was made with {}", header.size);
+                    listing.refusals.push(bad(what));
+                }
+                HeaderRead::Sound { header, damaged_copy } => {
+                    listing.segments.push(header);
+                    listing.damaged_copies.extend(damaged_copy.map(|at| (number, at)));
+                }
+                HeaderRead::Newer(version) => newer = Some((path, version)),
+                HeaderRead::Damaged => {
+                    listing.refusals.push(bad("both copies of the segment's header are damaged".into()));
+                }
+                HeaderRead::Short => {
+                    listing.refusals.push(bad(format!("has only {len} bytes, too few for a header")));
+                }
+            }
+        }
+        if let Some((path, found)) = newer {
+            return Err(Error::NewerFormat { path, found, supported: FORMAT_VERSION });
+        }
+        self.check_order(&mut listing);
+        Ok(listing)
+    }
+
+    /// Store, numbers and first seqs must go on from segment to segment.
+    fn check_order(&self, listing: &mut Listing) {
+        let Some(last) = listing.segments.last().copied() else { return };
+        let own = majority_store(&listing.segments).unwrap_or(last.store);
+        let (kept, foreign): (Vec<SegmentHeader>, Vec<SegmentHeader>) =
+            listing.segments.iter().partition(|header| header.store == own);
+        for header in foreign {
+            let what = format!("belongs to the store {}, this one is {own}", header.store);
+            let path = self.segment_path(header.number);
+            listing.refusals.push(Finding::new(FindingKind::BadSegment, what).at(path, 0));
+        }
+        listing.segments = kept;
+        let first_retained = listing.segments.last().map_or(1, |header| header.first_retained);
+        let (mut number, mut seq) = (1, 1);
+        for header in &listing.segments {
+            let lawful_start = number == 1 && header.first_seq <= first_retained;
+            if header.number != number && !lawful_start {
+                let what = format!(
+                    "segments {number} to {} are not there; put them back from a copy of the store",
+                    header.number - 1
+                );
+                let mut finding =
+                    Finding::new(FindingKind::MissingSegment, what).file(self.segment_path(number));
+                if header.first_seq > seq && number == 1 {
+                    finding = finding.seqs(seq, header.first_seq - 1);
+                }
+                listing.refusals.push(finding);
+            } else if header.first_seq < seq {
+                let what = format!("starts at event {}, before its predecessor", header.first_seq);
+                let path = self.segment_path(header.number);
+                listing.refusals.push(Finding::new(FindingKind::BadSegment, what).at(path, 0));
+            }
+            number = header.number + 1;
+            seq = header.first_seq;
+        }
+    }
+}
+
+/// The store that most segments name; of equals the one of the latest segment.
+fn majority_store(segments: &[SegmentHeader]) -> Option<StoreId> {
+    let votes = |store: StoreId| segments.iter().filter(|header| header.store == store).count();
+    segments.iter().map(|header| header.store).max_by_key(|store| votes(*store))
+}

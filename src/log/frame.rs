@@ -1,0 +1,385 @@
+//! One frame: pure bytes, no I/O. The format is told in [`super`]; this module is its only
+//! encoder and its only decoder, used by append, recovery, verify, tail and fuzzing alike.
+
+use crc32fast::Hasher;
+
+use crate::store_id::StoreId;
+
+/// Bytes of a frame's header.
+pub(crate) const HEADER_LEN: usize = 48;
+/// Frames start and end at multiples of this.
+pub(crate) const ALIGN: u64 = 8;
+/// The largest payload: a 16 MiB event and its idempotency key.
+pub(crate) const MAX_PAYLOAD: u32 = 16 * 1024 * 1024 + 1024;
+/// The largest seq: what a SQLite rowid holds.
+pub(crate) const MAX_SEQ: u64 = i64::MAX as u64;
+/// Bytes of a whole mark.
+pub(crate) const MARK_LEN: u64 = frame_len(0);
+
+const FIRST_BYTE: u8 = 0xF1;
+const LAST_HEADER_BYTE: u8 = 0x1F;
+const LAST_FRAME_BYTE: u8 = 0x5A;
+const HEADER_SUM_AT: usize = 40;
+
+/// Set in `flags` of every event of a batch but the last.
+pub(crate) const FLAG_MORE: u8 = 1;
+/// Set in `flags` where the payload starts with an idempotency key.
+pub(crate) const FLAG_KEY: u8 = 2;
+const KNOWN_FLAGS: u8 = FLAG_MORE | FLAG_KEY;
+
+/// Bytes of the body (payload, padding, last byte) of a frame with `payload_len` bytes of payload.
+pub(crate) const fn body_len(payload_len: u32) -> u64 {
+    (payload_len as u64 + 1).next_multiple_of(ALIGN)
+}
+
+/// Bytes of the whole frame with `payload_len` bytes of payload.
+pub(crate) const fn frame_len(payload_len: u32) -> u64 {
+    HEADER_LEN as u64 + body_len(payload_len)
+}
+
+/// What a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FrameKind {
+    /// Carries one event.
+    Event,
+    /// Carries nothing; proves what is before it.
+    Mark,
+    /// Carries a deletion record.
+    Deletion,
+}
+
+impl FrameKind {
+    const fn to_byte(self) -> u8 {
+        match self {
+            Self::Event => 1,
+            Self::Mark => 2,
+            Self::Deletion => 3,
+        }
+    }
+
+    const fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::Event),
+            2 => Some(Self::Mark),
+            3 => Some(Self::Deletion),
+            _ => None,
+        }
+    }
+}
+
+/// The header of a frame, without its magic bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) kind: FrameKind,
+    /// The event type, 0 for marks and deletion records.
+    pub(crate) event_kind: u16,
+    /// The version of the payload's encoding, 0 for marks.
+    pub(crate) version: u16,
+    pub(crate) flags: u8,
+    /// The event's seq; for other kinds the seq that the next event will have.
+    pub(crate) seq: u64,
+    /// When it was appended, microseconds since 1970; 0 for marks.
+    pub(crate) appended_at: i64,
+    pub(crate) payload_len: u32,
+    /// Up to here this handle had proved the log durable when it built the header.
+    pub(crate) durable_end: u32,
+    /// The header checksum of the frame before.
+    pub(crate) previous: u32,
+    /// The checksum of the body.
+    pub(crate) body_sum: u32,
+    /// The checksum of this header.
+    pub(crate) sum: u32,
+}
+
+impl Header {
+    /// Bytes of the whole frame.
+    pub(crate) fn frame_len(&self) -> u64 {
+        frame_len(self.payload_len)
+    }
+
+    /// Whether a further event of the same batch must follow.
+    pub(crate) fn more(&self) -> bool {
+        self.flags & FLAG_MORE != 0
+    }
+}
+
+/// Why bytes are no valid header, by the numbered conditions of the format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HeaderFault {
+    /// All 48 bytes are zero: nothing was written here, or it was taken away.
+    Zero,
+    /// Condition 1: the segment ends before a frame could.
+    NoRoom,
+    /// Condition 2: first byte, last byte or a reserved byte.
+    Magic,
+    /// Condition 3: the checksum.
+    Checksum,
+    /// Condition 4: kind, flags, or the fields that the kind fixes.
+    Fields,
+    /// Condition 5: the length.
+    Length,
+    /// Condition 6: `durable_end`.
+    DurableEnd,
+}
+
+/// What all checksums of one segment start from, so that bytes copied from anywhere else never fit.
+#[derive(Clone)]
+pub(crate) struct Seed {
+    base: Hasher,
+}
+
+impl Seed {
+    pub(crate) fn new(store: StoreId, segment: u64) -> Self {
+        let mut base = Hasher::new();
+        base.update(&store.0);
+        base.update(&segment.to_le_bytes());
+        Self { base }
+    }
+
+    fn sum(&self, offset: u64, parts: [&[u8]; 2]) -> u32 {
+        let mut hasher = self.base.clone();
+        hasher.update(&offset.to_le_bytes());
+        parts.iter().for_each(|part| hasher.update(part));
+        hasher.finalize()
+    }
+
+    fn header_sum(&self, offset: u64, raw: &[u8]) -> u32 {
+        self.sum(offset, [&raw[..HEADER_SUM_AT], &raw[HEADER_SUM_AT + 4..HEADER_LEN]])
+    }
+
+    /// The checksum of the body of the frame at `offset`.
+    pub(crate) fn body_sum(&self, offset: u64, body: &[u8]) -> u32 {
+        self.sum(offset + HEADER_LEN as u64, [body, &[]])
+    }
+}
+
+/// What the writer of a frame decides; the rest follows from place and chain.
+#[derive(Clone, Copy)]
+pub(crate) struct Draft<'a> {
+    pub(crate) kind: FrameKind,
+    pub(crate) event_kind: u16,
+    pub(crate) version: u16,
+    pub(crate) flags: u8,
+    pub(crate) seq: u64,
+    pub(crate) appended_at: i64,
+    pub(crate) durable_end: u32,
+    pub(crate) previous: u32,
+    pub(crate) payload: &'a [u8],
+}
+
+impl Draft<'_> {
+    /// The mark for this place: everything in it follows from offset, seq and chain, so that a
+    /// damaged mark can be built again.
+    pub(crate) fn mark(offset: u64, seq: u64, previous: u32) -> Self {
+        Self {
+            kind: FrameKind::Mark,
+            event_kind: 0,
+            version: 0,
+            flags: 0,
+            seq,
+            appended_at: 0,
+            durable_end: offset as u32,
+            previous,
+            payload: &[],
+        }
+    }
+}
+
+/// Appends the frame for `offset` to `out` and returns its header checksum.
+///
+/// The caller has checked lengths; a frame that is built here passes [`decode_header`].
+pub(crate) fn encode(seed: &Seed, offset: u64, draft: &Draft<'_>, out: &mut Vec<u8>) -> u32 {
+    assert!(draft.payload.len() <= MAX_PAYLOAD as usize && offset.is_multiple_of(ALIGN));
+    let payload_len = draft.payload.len() as u32;
+    let start = out.len();
+    out.extend_from_slice(&[FIRST_BYTE, draft.kind.to_byte()]);
+    out.extend_from_slice(&draft.event_kind.to_le_bytes());
+    out.extend_from_slice(&draft.version.to_le_bytes());
+    out.extend_from_slice(&[draft.flags, 0]);
+    out.extend_from_slice(&draft.seq.to_le_bytes());
+    out.extend_from_slice(&draft.appended_at.to_le_bytes());
+    out.extend_from_slice(&payload_len.to_le_bytes());
+    out.extend_from_slice(&draft.durable_end.to_le_bytes());
+    out.extend_from_slice(&draft.previous.to_le_bytes());
+    out.extend_from_slice(&[0; 12]);
+    out[start + HEADER_LEN - 1] = LAST_HEADER_BYTE;
+    out.extend_from_slice(draft.payload);
+    out.resize(start + frame_len(payload_len) as usize, 0);
+    if let Some(last) = out.last_mut() {
+        *last = LAST_FRAME_BYTE;
+    }
+    let body_sum = seed.body_sum(offset, &out[start + HEADER_LEN..]);
+    out[start + 36..start + 40].copy_from_slice(&body_sum.to_le_bytes());
+    let sum = seed.header_sum(offset, &out[start..start + HEADER_LEN]);
+    out[start + HEADER_SUM_AT..start + HEADER_SUM_AT + 4].copy_from_slice(&sum.to_le_bytes());
+    sum
+}
+
+fn u16_at(raw: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([raw[at], raw[at + 1]])
+}
+
+fn u32_at(raw: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([raw[at], raw[at + 1], raw[at + 2], raw[at + 3]])
+}
+
+fn u64_at(raw: &[u8], at: usize) -> u64 {
+    u64::from(u32_at(raw, at)) | u64::from(u32_at(raw, at + 4)) << 32
+}
+
+/// Cheap test that sorts out nearly every offset that holds no header.
+pub(crate) fn may_be_header(raw: &[u8]) -> bool {
+    raw.len() >= HEADER_LEN && raw[0] == FIRST_BYTE && raw[HEADER_LEN - 1] == LAST_HEADER_BYTE
+}
+
+/// Reads the header in the first 48 bytes of `raw`, which lie at `offset` in a segment of
+/// `segment_size` bytes whose frames start at `first_offset`. Checks conditions 1 to 6.
+pub(crate) fn decode_header(
+    seed: &Seed,
+    offset: u64,
+    raw: &[u8],
+    first_offset: u64,
+    segment_size: u64,
+) -> Result<Header, HeaderFault> {
+    if raw.len() < HEADER_LEN || !offset.is_multiple_of(ALIGN) || offset < first_offset {
+        return Err(HeaderFault::NoRoom);
+    }
+    let raw = &raw[..HEADER_LEN];
+    if raw.iter().all(|byte| *byte == 0) {
+        return Err(HeaderFault::Zero);
+    }
+    if !may_be_header(raw) || raw[7] != 0 || raw[44..47] != [0; 3] {
+        return Err(HeaderFault::Magic);
+    }
+    let sum = u32_at(raw, HEADER_SUM_AT);
+    if seed.header_sum(offset, raw) != sum {
+        return Err(HeaderFault::Checksum);
+    }
+    let header = Header {
+        kind: FrameKind::from_byte(raw[1]).ok_or(HeaderFault::Fields)?,
+        event_kind: u16_at(raw, 2),
+        version: u16_at(raw, 4),
+        flags: raw[6],
+        seq: u64_at(raw, 8),
+        appended_at: u64_at(raw, 16) as i64,
+        payload_len: u32_at(raw, 24),
+        durable_end: u32_at(raw, 28),
+        previous: u32_at(raw, 32),
+        body_sum: u32_at(raw, 36),
+        sum,
+    };
+    let fields_fit = match header.kind {
+        FrameKind::Event => header.event_kind != 0 && header.flags & !KNOWN_FLAGS == 0,
+        FrameKind::Deletion => header.event_kind == 0 && header.flags == 0,
+        FrameKind::Mark => {
+            header.event_kind == 0
+                && header.version == 0
+                && header.flags == 0
+                && header.appended_at == 0
+                && header.payload_len == 0
+                && u64::from(header.durable_end) == offset
+        }
+    };
+    if !fields_fit || header.seq == 0 || header.seq > MAX_SEQ {
+        return Err(HeaderFault::Fields);
+    }
+    if header.payload_len > MAX_PAYLOAD || offset + header.frame_len() > segment_size {
+        return Err(HeaderFault::Length);
+    }
+    let durable_end = u64::from(header.durable_end);
+    if durable_end < first_offset || durable_end > offset || !durable_end.is_multiple_of(ALIGN) {
+        return Err(HeaderFault::DurableEnd);
+    }
+    Ok(header)
+}
+
+/// The body that belongs to a payload: padded with zeros, ended by the last byte.
+pub(crate) fn body_of(payload: &[u8]) -> Vec<u8> {
+    let mut body = payload.to_vec();
+    body.resize(body_len(payload.len() as u32) as usize, 0);
+    if let Some(last) = body.last_mut() {
+        *last = LAST_FRAME_BYTE;
+    }
+    body
+}
+
+/// Whether a body is what erasure leaves: a payload of zeros.
+pub(crate) fn is_erased_body(payload_len: u32, body: &[u8]) -> bool {
+    payload_len > 0 && body[..payload_len as usize].iter().all(|byte| *byte == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seed() -> Seed {
+        Seed::new(StoreId([7; 16]), 1)
+    }
+
+    fn draft(payload: &[u8]) -> Draft<'_> {
+        Draft {
+            kind: FrameKind::Event,
+            event_kind: 1,
+            version: 1,
+            flags: FLAG_MORE,
+            seq: 9,
+            appended_at: -5,
+            durable_end: 8192,
+            previous: 77,
+            payload,
+        }
+    }
+
+    #[test]
+    fn a_frame_decodes_to_what_was_encoded() {
+        for len in [0_usize, 1, 6, 7, 8, 9, 511, 512, 5000] {
+            let payload: Vec<u8> = (0..len).map(|index| index as u8).collect();
+            let mut out = Vec::new();
+            let sum = encode(&seed(), 8192, &draft(&payload), &mut out);
+            assert_eq!(out.len() as u64, frame_len(len as u32));
+            assert!(out.len().is_multiple_of(8) && out[0] != 0 && out[47] != 0 && *out.last().unwrap() != 0);
+            let header = decode_header(&seed(), 8192, &out, 8192, 1 << 20).unwrap();
+            assert_eq!((header.seq, header.appended_at, header.previous, header.sum), (9, -5, 77, sum));
+            assert!(header.more() && header.payload_len == len as u32);
+            assert_eq!(seed().body_sum(8192, &out[HEADER_LEN..]), header.body_sum);
+            assert_eq!(body_of(&payload), out[HEADER_LEN..]);
+        }
+    }
+
+    #[test]
+    fn no_flipped_bit_passes_and_no_other_place_fits() {
+        let mut out = Vec::new();
+        encode(&seed(), 8192, &draft(b"payload"), &mut out);
+        for bit in 0..HEADER_LEN * 8 {
+            out[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode_header(&seed(), 8192, &out, 8192, 1 << 20).is_err(), "bit {bit}");
+            out[bit / 8] ^= 1 << (bit % 8);
+        }
+        let header = decode_header(&seed(), 8192, &out, 8192, 1 << 20).unwrap();
+        for bit in HEADER_LEN * 8..out.len() * 8 {
+            out[bit / 8] ^= 1 << (bit % 8);
+            assert_ne!(seed().body_sum(8192, &out[HEADER_LEN..]), header.body_sum, "bit {bit}");
+            out[bit / 8] ^= 1 << (bit % 8);
+        }
+        assert_eq!(decode_header(&seed(), 8200, &out, 8192, 1 << 20), Err(HeaderFault::Checksum));
+        let other_segment = Seed::new(StoreId([7; 16]), 2);
+        assert_eq!(decode_header(&other_segment, 8192, &out, 8192, 1 << 20), Err(HeaderFault::Checksum));
+        let other_store = Seed::new(StoreId([8; 16]), 1);
+        assert_eq!(decode_header(&other_store, 8192, &out, 8192, 1 << 20), Err(HeaderFault::Checksum));
+    }
+
+    #[test]
+    fn lengths_and_durable_ends_beyond_their_limits_are_refused() {
+        let mut out = Vec::new();
+        encode(&seed(), 8192, &draft(&[1; 100]), &mut out);
+        assert_eq!(decode_header(&seed(), 8192, &out, 8192, 8192 + 100), Err(HeaderFault::Length));
+        let mut out = Vec::new();
+        encode(&seed(), 8192, &Draft { durable_end: 8200, ..draft(b"") }, &mut out);
+        assert_eq!(decode_header(&seed(), 8192, &out, 8192, 1 << 20), Err(HeaderFault::DurableEnd));
+        let mut out = Vec::new();
+        encode(&seed(), 9000, &Draft { durable_end: 8192, ..Draft::mark(9000, 3, 1) }, &mut out);
+        assert_eq!(decode_header(&seed(), 9000, &out, 8192, 1 << 20), Err(HeaderFault::Fields));
+        assert_eq!(decode_header(&seed(), 9000, &[0; 48], 8192, 1 << 20), Err(HeaderFault::Zero));
+        assert_eq!(decode_header(&seed(), 9000, &[0; 47], 8192, 1 << 20), Err(HeaderFault::NoRoom));
+    }
+}

@@ -1,0 +1,407 @@
+//! Opening a log for writing: recovery. Can be interrupted anywhere and run again.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::disk::DiskFile;
+use crate::error::{Error, Result};
+use crate::finding::{Finding, FindingKind, Severity};
+use crate::store_id::StoreId;
+
+use super::cursor::{Cursor, Horizon};
+use super::directory::LogDir;
+use super::heal::{self, Donor, Patch};
+use super::quarantine;
+use super::recovery::{Verdict, decide};
+use super::segment::{self, FIRST_FRAME, HEADER_BLOCK, SegmentHeader, SegmentReader};
+use super::survey::{Sighting, Survey, Witness, survey};
+use super::writer::{Limits, LogWriter};
+
+/// What recovery found and did.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Recovered {
+    /// The names of the rows of the decision table that decided, in order.
+    pub(crate) rows: Vec<&'static str>,
+    pub(crate) findings: Vec<Finding>,
+    pub(crate) quarantined: Vec<PathBuf>,
+    /// Bytes that were written again because nothing proved them durable.
+    pub(crate) rewritten_bytes: u64,
+    pub(crate) healed_events: u64,
+    pub(crate) sighting: Option<Sighting>,
+    pub(crate) created: bool,
+}
+
+/// What opening for writing needs to know.
+pub(crate) struct OpenLog<'a> {
+    pub(crate) limits: Limits,
+    pub(crate) now: i64,
+    pub(crate) witness: Option<Witness>,
+    pub(crate) donor: &'a mut dyn Donor,
+}
+
+/// Makes the first segment of a new log. Every directory on the way is made durable (P1).
+pub(crate) fn create(log: &LogDir, limits: Limits, now: i64) -> Result<(LogWriter, Recovered)> {
+    sync_dirs(log)?;
+    let header = SegmentHeader {
+        store: StoreId::random()?,
+        number: 1,
+        first_seq: 1,
+        first_retained: 1,
+        size: limits.segment_size(1, 0),
+        created_at: now,
+        previous: 0,
+    };
+    let file = segment::create(log.disk.as_ref(), &log.log_dir(), &header)?;
+    let survey = survey(&mut SegmentReader::new(log.segment_path(1), header, Arc::clone(&file)), None, None)?;
+    let writer = LogWriter::new(log.clone(), limits, header, file, &survey);
+    Ok((writer, Recovered { created: true, ..Recovered::default() }))
+}
+
+fn sync_dirs(log: &LogDir) -> Result<()> {
+    let log_dir = log.log_dir();
+    log.disk.create_dir(&log_dir).map_err(|error| Error::io("create", &log_dir, error))?;
+    for dir in [&log_dir, &log.store_dir] {
+        log.disk.sync_dir(dir).map_err(|error| Error::io("sync the directory", dir, error))?;
+    }
+    if let Some(parent) = log.store_dir.parent() {
+        log.disk.sync_dir(parent).map_err(|error| Error::io("sync the directory", parent, error))?;
+    }
+    Ok(())
+}
+
+/// Opens an existing log for writing. The caller holds the lock.
+pub(crate) fn open(log: &LogDir, mut with: OpenLog<'_>) -> Result<(LogWriter, Recovered)> {
+    let listing = log.list()?;
+    if !listing.refusals.is_empty() {
+        return Err(Error::Damaged { dir: log.store_dir.clone(), findings: listing.refusals });
+    }
+    let Some(active) = listing.segments.last().copied() else {
+        return Err(Error::NoStore { dir: log.store_dir.clone() });
+    };
+    let mut done = Recovered { findings: listing.notes, ..Recovered::default() };
+    sync_dirs(log)?;
+    for path in &listing.unfinished {
+        log.disk.remove(path).map_err(|error| Error::io("remove", path, error))?;
+    }
+    for (number, at) in &listing.damaged_copies {
+        heal_header_copy(log, *number, *at, &mut done)?;
+    }
+
+    let file = log.open_file(active.number, true)?;
+    let mut mend = Mender { log, done: &mut done, dry_run: false };
+    let surveyed = mend.segment(&active, &file, None, &mut with)?;
+    // Only where the last segment holds no frame yet is its predecessor not sealed.
+    if !surveyed.has_frames
+        && let Some(before) = listing.segments.iter().rev().nth(1)
+    {
+        let file = log.open_file(before.number, true)?;
+        mend.segment(before, &file, Some(&active), &mut with)?;
+    }
+    write_again(log, &active, &file, &surveyed, &mut done)?;
+    done.sighting = Some(surveyed.sighting);
+    Ok((LogWriter::new(log.clone(), with.limits, active, file, &surveyed), done))
+}
+
+/// Brings back what can be proved in every segment, sealed ones included, and lists what cannot.
+pub(crate) fn repair(
+    log: &LogDir,
+    with: &mut OpenLog<'_>,
+    dry_run: bool,
+) -> Result<(Recovered, Vec<Finding>)> {
+    let listing = log.list()?;
+    let mut done = Recovered { findings: listing.notes, ..Recovered::default() };
+    let mut lost = listing.refusals;
+    if !dry_run {
+        for (number, at) in &listing.damaged_copies {
+            heal_header_copy(log, *number, *at, &mut done)?;
+        }
+    }
+    for (index, header) in listing.segments.iter().enumerate() {
+        let later = listing.segments.get(index + 1).filter(|later| later.number == header.number + 1);
+        let file = log.open_file(header.number, !dry_run)?;
+        let mut mend = Mender { log, done: &mut done, dry_run };
+        match mend.segment(header, &file, later, with) {
+            Ok(surveyed) if later.is_none() && !dry_run => {
+                write_again(log, header, &file, &surveyed, &mut done)?;
+            }
+            Ok(_) => {}
+            Err(Error::Damaged { findings, .. }) => lost.extend(findings),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((done, lost))
+}
+
+fn heal_header_copy(log: &LogDir, number: u64, at: u64, done: &mut Recovered) -> Result<()> {
+    let path = log.segment_path(number);
+    let Some(header) = log.header_of(number)? else { return Ok(()) };
+    let file = log.open_file(number, true)?;
+    let kept = quarantine::keep(log, file.as_ref(), number, at, at + HEADER_BLOCK)?;
+    file.write_all_at(&header.encode(), at).map_err(|error| Error::io_at("write", &path, at, error))?;
+    file.sync().map_err(|error| Error::io("sync", &path, error))?;
+    let what = format!("written again from the other copy; the old bytes are in {}", kept.display());
+    done.findings.push(Finding::new(FindingKind::HealedFrame, what).at(path, at));
+    done.quarantined.push(kept);
+    Ok(())
+}
+
+/// After a crash or a failed sync, bytes may be valid in memory only: what no header proves is
+/// written again and synced before anything is built on it.
+fn write_again(
+    log: &LogDir,
+    header: &SegmentHeader,
+    file: &Arc<dyn DiskFile>,
+    surveyed: &Survey,
+    done: &mut Recovered,
+) -> Result<()> {
+    let path = log.segment_path(header.number);
+    let mut reader = SegmentReader::new(path.clone(), *header, Arc::clone(file));
+    let mut offset = surveyed.proved_end.min(surveyed.end.offset);
+    done.rewritten_bytes += surveyed.end.offset - offset;
+    while offset < surveyed.end.offset {
+        let bytes = reader.bytes(offset, (surveyed.end.offset - offset).min(256 * 1024) as usize)?;
+        let len = bytes.len() as u64;
+        file.write_all_at(bytes, offset).map_err(|error| Error::io_at("write", &path, offset, error))?;
+        offset += len;
+    }
+    file.sync().map_err(|error| Error::io("sync", &path, error))
+}
+
+struct Mender<'a> {
+    log: &'a LogDir,
+    done: &'a mut Recovered,
+    /// Tell what would be done, and change nothing.
+    dry_run: bool,
+}
+
+impl Mender<'_> {
+    /// Brings one segment into a state that needs no more mending, or fails and names the damage.
+    fn segment(
+        &mut self,
+        header: &SegmentHeader,
+        file: &Arc<dyn DiskFile>,
+        later: Option<&SegmentHeader>,
+        with: &mut OpenLog<'_>,
+    ) -> Result<Survey> {
+        // A witness speaks of the newest event it has seen; in a sealed segment it proves nothing
+        // that the next segment's header does not prove better.
+        let witness = if later.is_none() { with.witness } else { None };
+        let mut healed_to = 0;
+        loop {
+            let path = self.log.segment_path(header.number);
+            let mut reader = SegmentReader::new(path, *header, Arc::clone(file));
+            let surveyed = survey(&mut reader, witness, later)?;
+            let row = decide(&surveyed.evidence);
+            self.done.rows.push(row.name);
+            let open_batch = surveyed.open_batch.filter(|_| later.is_none());
+            match row.verdict {
+                Verdict::CleanEnd if open_batch.is_none() => return Ok(surveyed),
+                Verdict::CleanEnd | Verdict::TornTail | Verdict::DamagedFiller => {
+                    let kind = match (row.verdict, open_batch) {
+                        (_, Some(_)) => FindingKind::UnfinishedBatch,
+                        (Verdict::DamagedFiller, None) => FindingKind::DamagedFiller,
+                        _ => FindingKind::TornTail,
+                    };
+                    let from = open_batch.map_or(surveyed.end.offset, |batch| batch.offset);
+                    self.clear(kind, &surveyed, header, file, from)?;
+                    if self.dry_run {
+                        return Ok(surveyed);
+                    }
+                }
+                Verdict::Corruption => {
+                    let plan = heal::plan(&mut reader, surveyed.end, witness, later, with.donor)?;
+                    match plan {
+                        Some(patches) if surveyed.end.offset >= healed_to => {
+                            healed_to = self.apply(&patches, header, file)?;
+                            if self.dry_run {
+                                return self.name_rest(&surveyed, header, later, witness, healed_to);
+                            }
+                        }
+                        _ => return Err(self.damage(&surveyed, header, later, witness)),
+                    }
+                }
+                // A failed read came back as an error, and refusals came from the listing.
+                Verdict::IoError | Verdict::Refuse => {
+                    return Err(self.damage(&surveyed, header, later, witness));
+                }
+            }
+        }
+    }
+
+    /// In a dry run only the first heal can be judged; the rest is named as damage.
+    fn name_rest(
+        &self,
+        surveyed: &Survey,
+        header: &SegmentHeader,
+        later: Option<&SegmentHeader>,
+        witness: Option<Witness>,
+        healed_to: u64,
+    ) -> Result<Survey> {
+        let Error::Damaged { dir, mut findings } = self.damage(surveyed, header, later, witness) else {
+            return Ok(surveyed.clone());
+        };
+        findings.retain(|finding| finding.offset.is_none_or(|at| at >= healed_to));
+        if findings.is_empty() { Ok(surveyed.clone()) } else { Err(Error::Damaged { dir, findings }) }
+    }
+
+    /// Puts everything from `from` on aside and writes zeros in its place.
+    fn clear(
+        &mut self,
+        kind: FindingKind,
+        surveyed: &Survey,
+        header: &SegmentHeader,
+        file: &Arc<dyn DiskFile>,
+        from: u64,
+    ) -> Result<()> {
+        let path = self.log.segment_path(header.number);
+        let end = surveyed.stray_end.max(surveyed.end.offset);
+        let lost_nothing = match kind {
+            FindingKind::DamagedFiller => "stray bytes where nothing had been written",
+            FindingKind::UnfinishedBatch => "a batch that was never finished and so never acknowledged",
+            _ => "an append that a crash cut off before it was acknowledged",
+        };
+        if self.dry_run {
+            let what = format!("{lost_nothing}; {} bytes would be put aside", end - from);
+            self.done.findings.push(Finding::new(kind, what).at(path, from));
+            return Ok(());
+        }
+        let kept = quarantine::keep(self.log, file.as_ref(), header.number, from, end)?;
+        zero(file.as_ref(), from, end).map_err(|error| Error::io_at("write zeros to", &path, from, error))?;
+        file.sync().map_err(|error| Error::io("sync", &path, error))?;
+        let what = format!("{lost_nothing}; {} bytes were put aside in {}", end - from, kept.display());
+        self.done.findings.push(Finding::new(kind, what).at(path, from));
+        self.done.quarantined.push(kept);
+        Ok(())
+    }
+
+    /// Writes healed frames and returns where they end.
+    fn apply(&mut self, patches: &[Patch], header: &SegmentHeader, file: &Arc<dyn DiskFile>) -> Result<u64> {
+        let path = self.log.segment_path(header.number);
+        let start = patches.first().map_or(FIRST_FRAME, |patch| patch.offset);
+        let end = patches.last().map_or(start, |patch| patch.offset + patch.bytes.len() as u64);
+        if !self.dry_run {
+            self.done.quarantined.push(quarantine::keep(self.log, file.as_ref(), header.number, start, end)?);
+            for patch in patches {
+                file.write_all_at(&patch.bytes, patch.offset)
+                    .map_err(|error| Error::io_at("write", &path, patch.offset, error))?;
+            }
+            file.sync().map_err(|error| Error::io("sync", &path, error))?;
+        }
+        for patch in patches {
+            let what = match (patch.seq, self.dry_run) {
+                (Some(_), false) => "came back from its row, proved by its checksums",
+                (Some(_), true) => "would come back from its row, proved by its checksums",
+                (None, false) => "a mark was written again",
+                (None, true) => "a mark would be written again",
+            };
+            let mut finding = Finding::new(FindingKind::HealedFrame, what).at(&path, patch.offset);
+            finding.seq = patch.seq;
+            self.done.findings.push(finding);
+            self.done.healed_events += u64::from(patch.seq.is_some());
+        }
+        Ok(end)
+    }
+
+    /// The error that names each damage in a segment that cannot be mended.
+    fn damage(
+        &self,
+        surveyed: &Survey,
+        header: &SegmentHeader,
+        later: Option<&SegmentHeader>,
+        witness: Option<Witness>,
+    ) -> Error {
+        let mut findings = match name_damage(self.log, surveyed, header, later) {
+            Ok(findings) => findings,
+            Err(error) => return error,
+        };
+        findings.extend(beyond_finding(self.log, surveyed, header, witness));
+        Error::Damaged { dir: self.log.store_dir.clone(), findings }
+    }
+}
+
+fn zero(file: &dyn DiskFile, from: u64, to: u64) -> std::io::Result<()> {
+    let zeros = vec![0; (to - from).min(1024 * 1024) as usize];
+    let mut offset = from;
+    while offset < to {
+        let len = (to - offset).min(zeros.len() as u64);
+        file.write_all_at(&zeros[..len as usize], offset)?;
+        offset += len;
+    }
+    Ok(())
+}
+
+/// Each damage in a segment, found by reading it to the end of what it is known to have held.
+pub(crate) fn name_damage(
+    log: &LogDir,
+    surveyed: &Survey,
+    header: &SegmentHeader,
+    later: Option<&SegmentHeader>,
+) -> Result<Vec<Finding>> {
+    let horizon = match later {
+        Some(later) => Horizon { segment: later.number, offset: FIRST_FRAME, seq: later.first_seq },
+        None => known_end(header.number, surveyed),
+    };
+    let mut cursor = Cursor::at_segment(log.clone(), *header, horizon)?;
+    let mut findings = Vec::new();
+    while let Some(entry) = cursor.next()? {
+        if let super::cursor::Entry::Damage(finding) = entry {
+            findings.push(finding);
+        }
+    }
+    if later.is_none() && horizon.offset <= surveyed.end.offset && !surveyed.evidence.rest_is_zero {
+        let what = format!(
+            "{}, and nothing tells whether it was acknowledged; `synclog repair` heals it if its row is there",
+            surveyed.fault.describe()
+        );
+        let path = log.segment_path(header.number);
+        findings.push(
+            Finding::new(FindingKind::DamagedFrame, what).seq(surveyed.end.seq).at(path, surveyed.end.offset),
+        );
+    }
+    Ok(findings)
+}
+
+/// How far the frames of the last segment must once have reached: behind the last sound header.
+pub(crate) fn known_end(segment: u64, surveyed: &Survey) -> Horizon {
+    let valid = Horizon { segment, offset: surveyed.end.offset, seq: surveyed.end.seq };
+    if !surveyed.evidence.proof_beyond {
+        return valid;
+    }
+    match surveyed.beyond {
+        Some((offset, header)) if header.seq >= surveyed.end.seq => {
+            let after = super::survey::Chain::after(offset, &header);
+            Horizon { segment, offset: after.offset, seq: after.seq }
+        }
+        _ if surveyed.proved_end > surveyed.end.offset => {
+            let seq = surveyed.proved_seq.max(surveyed.end.seq);
+            Horizon { segment, offset: surveyed.proved_end, seq }
+        }
+        _ => valid,
+    }
+}
+
+/// The finding for a witness that has seen more than the log holds.
+pub(crate) fn beyond_finding(
+    log: &LogDir,
+    surveyed: &Survey,
+    header: &SegmentHeader,
+    witness: Option<Witness>,
+) -> Option<Finding> {
+    let witness = witness.filter(|_| surveyed.sighting == Sighting::Beyond)?;
+    let end = known_end(header.number, surveyed);
+    (witness.seq >= end.seq).then(|| {
+        let what = format!(
+            "SQLite has applied events up to {}, the log ends before {}; put back a copy of the log, let \
+             `synclog repair` bring back what rows can prove, or give the events up with `synclog repair --trust-log`",
+            witness.seq, end.seq
+        );
+        Finding::new(FindingKind::AppliedBeyondLog, what)
+            .seqs(end.seq, witness.seq)
+            .at(log.segment_path(header.number), end.offset)
+    })
+}
+
+/// Whether any of the findings says that the log is damaged.
+pub(crate) fn any_damage(findings: &[Finding]) -> bool {
+    findings.iter().any(|finding| finding.kind.severity() == Severity::LogDamaged)
+}

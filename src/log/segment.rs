@@ -1,0 +1,294 @@
+//! One segment file: its name, its header, making one, and reading bytes of one.
+//!
+//! A segment never grows. It is written as zeros at its final size, under a temporary name, synced,
+//! renamed into place, and its directory synced, before the first frame goes into it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::disk::{Disk, DiskFile, read_exact_at};
+use crate::error::{Error, Result};
+use crate::store_id::StoreId;
+
+use super::frame::{MAX_SEQ, Seed};
+use super::map::Map;
+
+/// Bytes of one copy of the header, with its padding.
+pub(crate) const HEADER_BLOCK: u64 = 4096;
+/// The first frame's offset: behind two copies of the header.
+pub(crate) const FIRST_FRAME: u64 = 2 * HEADER_BLOCK;
+/// The newest format that this program reads and the one it writes.
+pub(crate) const FORMAT_VERSION: u32 = 1;
+/// No segment is larger; offsets fit into 32 bits with room to spare.
+pub(crate) const MAX_SEGMENT: u64 = 128 * 1024 * 1024;
+
+const CRC32_IEEE: u32 = 1;
+const MAGIC: [u8; 8] = *b"SYNCLOG\n";
+const FIELDS_LEN: usize = 76;
+const SUM_END: usize = FIELDS_LEN + 4;
+const SUFFIX: &str = ".seg";
+const NEW_SUFFIX: &str = ".seg.new";
+
+/// The header of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentHeader {
+    pub(crate) store: StoreId,
+    /// From 1, without gaps.
+    pub(crate) number: u64,
+    /// The seq of the first event in this segment.
+    pub(crate) first_seq: u64,
+    /// Events below this seq were given up by retention.
+    pub(crate) first_retained: u64,
+    /// The file's size in bytes, this header included.
+    pub(crate) size: u64,
+    /// When it was made, microseconds since 1970.
+    pub(crate) created_at: i64,
+    /// The header checksum of the last frame of the segment before; 0 in the first.
+    pub(crate) previous: u32,
+}
+
+/// The file name of a segment, and back. These two are the only places that know it.
+pub(crate) fn file_name(number: u64) -> String {
+    format!("{number:020}{SUFFIX}")
+}
+
+/// The number in a segment's file name; `None` where it is no such name.
+pub(crate) fn number_of(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(SUFFIX)?;
+    (digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())?
+}
+
+/// True for the temporary name of a segment in the making, which a crash may leave behind.
+pub(crate) fn is_unfinished(name: &str) -> bool {
+    name.strip_suffix(NEW_SUFFIX).is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+impl SegmentHeader {
+    /// One copy: [`HEADER_BLOCK`] bytes.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(HEADER_BLOCK as usize);
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        out.extend_from_slice(&CRC32_IEEE.to_le_bytes());
+        out.extend_from_slice(&self.store.0);
+        for field in [self.number, self.first_seq, self.first_retained, self.size] {
+            out.extend_from_slice(&field.to_le_bytes());
+        }
+        out.extend_from_slice(&self.created_at.to_le_bytes());
+        out.extend_from_slice(&self.previous.to_le_bytes());
+        let sum = crc32fast::hash(&out);
+        out.extend_from_slice(&sum.to_le_bytes());
+        out.resize(HEADER_BLOCK as usize, 0);
+        out
+    }
+
+    /// Reads one copy. `Err(Some(version))` for a sound header of a newer format, `Err(None)` for
+    /// damaged bytes; the padding counts as part of the copy.
+    fn decode(raw: &[u8]) -> std::result::Result<Self, Option<u32>> {
+        let u32_at = |at: usize| u32::from_le_bytes(std::array::from_fn(|index| raw[at + index]));
+        let u64_at = |at: usize| u64::from_le_bytes(std::array::from_fn(|index| raw[at + index]));
+        if raw[..8] != MAGIC || crc32fast::hash(&raw[..FIELDS_LEN]) != u32_at(FIELDS_LEN) {
+            return Err(None);
+        }
+        let version = u32_at(8);
+        if version > FORMAT_VERSION {
+            return Err(Some(version));
+        }
+        let header = Self {
+            store: StoreId(std::array::from_fn(|index| raw[16 + index])),
+            number: u64_at(32),
+            first_seq: u64_at(40),
+            first_retained: u64_at(48),
+            size: u64_at(56),
+            created_at: u64_at(64) as i64,
+            previous: u32_at(72),
+        };
+        let sound = version == FORMAT_VERSION
+            && u32_at(12) == CRC32_IEEE
+            && (1..=MAX_SEQ).contains(&header.number)
+            && (1..=MAX_SEQ).contains(&header.first_seq)
+            && header.first_retained <= header.first_seq
+            && (FIRST_FRAME..=MAX_SEGMENT).contains(&header.size)
+            && raw[SUM_END..].iter().all(|byte| *byte == 0);
+        if sound { Ok(header) } else { Err(None) }
+    }
+}
+
+/// What the two copies of a header say.
+pub(crate) enum HeaderRead {
+    /// A sound header; `damaged_copy` is the offset of a copy that is not.
+    Sound { header: SegmentHeader, damaged_copy: Option<u64> },
+    /// A sound header of a newer format.
+    Newer(u32),
+    /// Neither copy is sound, or they contradict each other.
+    Damaged,
+    /// The file is too short to hold a header.
+    Short,
+}
+
+/// Reads both copies of the header of an open segment.
+pub(crate) fn read_header(file: &dyn DiskFile, path: &Path) -> Result<HeaderRead> {
+    let len = file.len().map_err(|error| Error::io("read the length of", path, error))?;
+    if len < FIRST_FRAME {
+        return Ok(HeaderRead::Short);
+    }
+    let mut raw = vec![0; FIRST_FRAME as usize];
+    read_exact_at(file, &mut raw, 0).map_err(|error| Error::io_at("read", path, 0, error))?;
+    let (first, second) = raw.split_at(HEADER_BLOCK as usize);
+    Ok(match (SegmentHeader::decode(first), SegmentHeader::decode(second)) {
+        (Ok(header), Ok(copy)) if header == copy => HeaderRead::Sound { header, damaged_copy: None },
+        (Ok(header), Err(None)) => HeaderRead::Sound { header, damaged_copy: Some(HEADER_BLOCK) },
+        (Err(None), Ok(header)) => HeaderRead::Sound { header, damaged_copy: Some(0) },
+        (Err(Some(version)), _) | (_, Err(Some(version))) => HeaderRead::Newer(version),
+        _ => HeaderRead::Damaged,
+    })
+}
+
+/// Makes a segment file and returns it open for writing. On failure nothing was put into place,
+/// except where only the last directory sync failed.
+pub(crate) fn create(disk: &dyn Disk, dir: &Path, header: &SegmentHeader) -> Result<Arc<dyn DiskFile>> {
+    let path = dir.join(file_name(header.number));
+    let unfinished = dir.join(format!("{:020}{NEW_SUFFIX}", header.number));
+    let written = write_new(disk, &unfinished, header);
+    let file = match written {
+        Ok(file) => file,
+        Err(error) => {
+            // The space may be what was short; the name is never read as a segment either way.
+            let _ = disk.remove(&unfinished);
+            return Err(error);
+        }
+    };
+    disk.rename(&unfinished, &path).map_err(|error| Error::io("rename into place", &path, error))?;
+    disk.sync_dir(dir).map_err(|error| Error::io("sync the directory", dir, error))?;
+    Ok(file)
+}
+
+fn write_new(disk: &dyn Disk, path: &Path, header: &SegmentHeader) -> Result<Arc<dyn DiskFile>> {
+    const CHUNK: u64 = 1024 * 1024;
+    let file = disk.create(path).map_err(|error| Error::io("create", path, error))?;
+    let zeros = vec![0; CHUNK.min(header.size) as usize];
+    let mut offset = FIRST_FRAME;
+    while offset < header.size {
+        let end = header.size.min(offset + CHUNK);
+        file.write_all_at(&zeros[..(end - offset) as usize], offset)
+            .map_err(|error| Error::io_at("write", path, offset, error))?;
+        offset = end;
+    }
+    let copy = header.encode();
+    for at in [0, HEADER_BLOCK] {
+        file.write_all_at(&copy, at).map_err(|error| Error::io_at("write", path, at, error))?;
+    }
+    file.sync().map_err(|error| Error::io("sync", path, error))?;
+    Ok(Arc::from(file))
+}
+
+/// An open segment with a window of its bytes in memory. Memory stays at the window's size: 256 KiB,
+/// or one frame where that is larger.
+pub(crate) struct SegmentReader {
+    pub(crate) path: PathBuf,
+    pub(crate) header: SegmentHeader,
+    pub(crate) seed: Seed,
+    backing: Backing,
+    window: Vec<u8>,
+    window_at: u64,
+}
+
+enum Backing {
+    File(Arc<dyn DiskFile>),
+    Map(Map),
+}
+
+const WINDOW: usize = 256 * 1024;
+
+impl SegmentReader {
+    pub(crate) fn new(path: PathBuf, header: SegmentHeader, file: Arc<dyn DiskFile>) -> Self {
+        let seed = Seed::new(header.store, header.number);
+        Self { path, header, seed, backing: Backing::File(file), window: Vec::new(), window_at: 0 }
+    }
+
+    /// Maps the file into memory where that is possible. Only for sealed segments: nobody writes
+    /// to those, and a mapped file that shrinks kills the process.
+    pub(crate) fn map(&mut self) {
+        if let Backing::File(file) = &self.backing
+            && let Some(map) = Map::new(file.as_ref(), self.header.size)
+        {
+            self.backing = Backing::Map(map);
+        }
+    }
+
+    /// Forgets what was read, because a writer may have written since.
+    pub(crate) fn refresh(&mut self) {
+        self.window.clear();
+    }
+
+    /// The bytes `offset..offset + len`, cut at the segment's end.
+    pub(crate) fn bytes(&mut self, offset: u64, len: usize) -> Result<&[u8]> {
+        let end = (offset + len as u64).min(self.header.size);
+        if offset >= end {
+            return Ok(&[]);
+        }
+        let file = match &self.backing {
+            Backing::Map(map) => return Ok(&map.bytes()[offset as usize..end as usize]),
+            Backing::File(file) => file,
+        };
+        if offset < self.window_at || end > self.window_at + self.window.len() as u64 {
+            let want = (len.max(WINDOW) as u64).min(self.header.size - offset) as usize;
+            self.window.resize(want, 0);
+            if want <= WINDOW {
+                self.window.shrink_to(WINDOW);
+            }
+            self.window_at = offset;
+            if let Err(error) = read_exact_at(file.as_ref(), &mut self.window, offset) {
+                self.window.clear();
+                return Err(Error::io_at("read", &self.path, offset, error));
+            }
+        }
+        let start = (offset - self.window_at) as usize;
+        Ok(&self.window[start..start + (end - offset) as usize])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_go_both_ways_and_nothing_else_is_a_name() {
+        assert_eq!(number_of(&file_name(7)), Some(7));
+        assert_eq!(number_of(&file_name(u64::MAX)), Some(u64::MAX));
+        for name in [
+            "7.seg",
+            "00000000000000000007.seg.new",
+            "0000000000000000000a.seg",
+            "x",
+            "99999999999999999999.seg",
+        ] {
+            assert_eq!(number_of(name), None, "{name}");
+        }
+        assert!(is_unfinished("00000000000000000007.seg.new") && !is_unfinished(&file_name(7)));
+    }
+
+    #[test]
+    fn a_header_survives_no_flipped_bit() {
+        let header = SegmentHeader {
+            store: StoreId([3; 16]),
+            number: 2,
+            first_seq: 10,
+            first_retained: 1,
+            size: 262_144,
+            created_at: 1,
+            previous: 9,
+        };
+        let mut raw = header.encode();
+        assert_eq!(SegmentHeader::decode(&raw), Ok(header));
+        for bit in 0..raw.len() * 8 {
+            raw[bit / 8] ^= 1 << (bit % 8);
+            assert!(SegmentHeader::decode(&raw).is_err(), "bit {bit}");
+            raw[bit / 8] ^= 1 << (bit % 8);
+        }
+        raw[8] = 2;
+        let sum = crc32fast::hash(&raw[..FIELDS_LEN]).to_le_bytes();
+        raw[FIELDS_LEN..SUM_END].copy_from_slice(&sum);
+        assert_eq!(SegmentHeader::decode(&raw), Err(Some(2)));
+    }
+}

@@ -1,0 +1,124 @@
+//! Looking at a log without writing to it: how far may a reader go, and what is wrong.
+
+use crate::error::Result;
+use crate::finding::{Finding, FindingKind};
+use crate::store_id::StoreId;
+
+use super::cursor::{Cursor, Horizon};
+use super::directory::LogDir;
+use super::open::{beyond_finding, known_end, name_damage};
+use super::recovery::{Verdict, decide};
+use super::segment::{FIRST_FRAME, SegmentHeader};
+use super::survey::{Sighting, Witness, survey};
+
+/// A log as a reader sees it at one moment.
+pub(crate) struct LogView {
+    pub(crate) log: LogDir,
+    pub(crate) store: StoreId,
+    /// The segments with a sound header.
+    pub(crate) segments: Vec<SegmentHeader>,
+    pub(crate) horizon: Horizon,
+    /// What is wrong with the list of segments and with the last one's tail.
+    pub(crate) findings: Vec<Finding>,
+    pub(crate) sighting: Sighting,
+}
+
+impl LogView {
+    /// Looks at the log. Beside a live writer only what is proved durable counts, by the log itself
+    /// or by the witness. `None` where there is no segment at all.
+    pub(crate) fn open(log: LogDir, witness: Option<Witness>, live_writer: bool) -> Result<Option<Self>> {
+        let listing = log.list()?;
+        let mut findings = listing.refusals;
+        findings.extend(listing.notes);
+        for (number, at) in listing.damaged_copies {
+            let what =
+                "one of two copies of the segment's header is damaged; `synclog repair` writes it again";
+            findings
+                .push(Finding::new(FindingKind::DamagedHeaderCopy, what).at(log.segment_path(number), at));
+        }
+        let Some(active) = listing.segments.last().copied() else {
+            return Ok(None);
+        };
+        let mut view = Self {
+            store: active.store,
+            segments: listing.segments,
+            horizon: Horizon { segment: active.number, offset: FIRST_FRAME, seq: active.first_seq },
+            findings,
+            sighting: Sighting::Elsewhere,
+            log,
+        };
+        view.judge(&active, witness, live_writer)?;
+        Ok(Some(view))
+    }
+
+    fn judge(&mut self, active: &SegmentHeader, witness: Option<Witness>, live_writer: bool) -> Result<()> {
+        let mut reader = self.log.reader(active)?;
+        let mut surveyed = survey(&mut reader, witness, None)?;
+        if live_writer {
+            // A frame may have been read while it was being written; then a second look finds it whole.
+            for _ in 0..3 {
+                if !surveyed.evidence.proof_beyond {
+                    break;
+                }
+                reader.refresh();
+                surveyed = survey(&mut reader, witness, None)?;
+            }
+        }
+        self.sighting = surveyed.sighting;
+        if live_writer {
+            let proved =
+                Horizon { segment: active.number, offset: surveyed.proved_end, seq: surveyed.proved_seq };
+            self.horizon = match surveyed.sighting {
+                Sighting::Here(end) if end.offset > proved.offset => {
+                    Horizon { segment: active.number, offset: end.offset, seq: end.seq }
+                }
+                _ => proved,
+            };
+            return Ok(());
+        }
+        self.horizon = match surveyed.open_batch {
+            Some(batch) if !surveyed.evidence.proof_beyond => {
+                Horizon { segment: active.number, offset: batch.offset, seq: batch.seq }
+            }
+            _ => known_end(active.number, &surveyed),
+        };
+        let path = self.log.segment_path(active.number);
+        let row = decide(&surveyed.evidence);
+        match row.verdict {
+            Verdict::Corruption => {
+                if !surveyed.evidence.proof_beyond {
+                    self.findings.extend(name_damage(&self.log, &surveyed, active, None)?);
+                }
+                self.findings.extend(beyond_finding(&self.log, &surveyed, active, witness));
+            }
+            Verdict::TornTail | Verdict::DamagedFiller => {
+                let kind = if row.verdict == Verdict::TornTail {
+                    FindingKind::TornTail
+                } else {
+                    FindingKind::DamagedFiller
+                };
+                let what = format!("{} bytes behind the log's end; the next append puts them aside", {
+                    surveyed.stray_end - surveyed.end.offset
+                });
+                self.findings.push(Finding::new(kind, what).at(path, surveyed.end.offset));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The seq of the last event, 0 where there is none.
+    pub(crate) fn last_seq(&self) -> u64 {
+        self.horizon.seq - 1
+    }
+
+    /// The seq of the first event that the log still has.
+    pub(crate) fn first_seq(&self) -> u64 {
+        self.segments.first().map_or(1, |header| header.first_seq)
+    }
+
+    /// A cursor before event `from`, and what is missing before it.
+    pub(crate) fn cursor(&self, from: u64, map: bool) -> Result<(Cursor, Vec<Finding>)> {
+        Cursor::new(self.log.clone(), from, self.horizon, map)
+    }
+}

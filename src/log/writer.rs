@@ -1,0 +1,254 @@
+//! Appending groups: one write, one sync, one group in flight.
+
+use std::sync::Arc;
+
+use crate::disk::DiskFile;
+use crate::error::{Error, Outcome, Result};
+
+use super::directory::LogDir;
+use super::frame::{self, Draft, FrameKind, MARK_LEN, frame_len};
+use super::segment::{self, FIRST_FRAME, MAX_SEGMENT, SegmentHeader};
+use super::survey::{Survey, zero_piece_in};
+
+/// The most bytes of frames that one atomic batch may take.
+pub(crate) const MAX_BATCH: u64 = 32 * 1024 * 1024;
+
+/// Sizes of segments.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Size of the first segment in bytes; each later one is twice as large, up to `max_segment`.
+    pub(crate) first_segment: u64,
+    pub(crate) max_segment: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { first_segment: 256 * 1024, max_segment: 64 * 1024 * 1024 }
+    }
+}
+
+impl Limits {
+    /// The size of segment `number`, which must hold at least `frames` bytes of frames.
+    pub(crate) fn segment_size(&self, number: u64, frames: u64) -> u64 {
+        let doublings = (number - 1).min(20) as u32;
+        let regular = self.first_segment.saturating_mul(1 << doublings).min(self.max_segment);
+        let needed = (FIRST_FRAME + frames + MARK_LEN).next_multiple_of(4096);
+        regular.max(needed).min(MAX_SEGMENT)
+    }
+}
+
+/// One event to append.
+#[derive(Clone, Debug)]
+pub(crate) struct NewEvent {
+    pub(crate) event_kind: u16,
+    pub(crate) version: u16,
+    /// The payload starts with an idempotency key.
+    pub(crate) keyed: bool,
+    pub(crate) payload: Vec<u8>,
+}
+
+/// The bytes that a batch takes in the log.
+pub(crate) fn batch_len(batch: &[NewEvent]) -> u64 {
+    batch.iter().map(|event| frame_len(event.payload.len() as u32)).sum()
+}
+
+/// A place in the log: everything before it is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) segment: u64,
+    pub(crate) offset: u64,
+    /// The seq of the next event.
+    pub(crate) seq: u64,
+}
+
+/// The one who appends. After a failed write or sync it takes nothing more (P10).
+pub(crate) struct LogWriter {
+    log: LogDir,
+    limits: Limits,
+    header: SegmentHeader,
+    file: Arc<dyn DiskFile>,
+    seed: frame::Seed,
+    /// Where the next frame goes, and what it must say to be in the chain.
+    end: u64,
+    next_seq: u64,
+    previous: u32,
+    /// Up to here a sync of this handle has succeeded.
+    proved: u64,
+    ends_in_mark: bool,
+    failed: bool,
+    buffer: Vec<u8>,
+}
+
+impl LogWriter {
+    /// A writer at the end that recovery found, wrote again and synced.
+    pub(super) fn new(
+        log: LogDir,
+        limits: Limits,
+        header: SegmentHeader,
+        file: Arc<dyn DiskFile>,
+        surveyed: &Survey,
+    ) -> Self {
+        assert!(
+            !surveyed.evidence.proof_beyond && surveyed.evidence.rest_is_zero,
+            "P3: recovery comes first"
+        );
+        Self {
+            log,
+            limits,
+            seed: frame::Seed::new(header.store, header.number),
+            header,
+            file,
+            end: surveyed.end.offset,
+            next_seq: surveyed.end.seq,
+            previous: surveyed.end.previous,
+            proved: surveyed.end.offset,
+            ends_in_mark: surveyed.ends_in_mark || !surveyed.has_frames,
+            failed: false,
+            buffer: Vec::new(),
+        }
+    }
+
+    pub(crate) fn store(&self) -> crate::StoreId {
+        self.header.store
+    }
+
+    /// Where the log ends; everything before it is durable.
+    pub(crate) fn position(&self) -> Position {
+        Position { segment: self.header.number, offset: self.end, seq: self.next_seq }
+    }
+
+    /// Bytes of frames that still fit into the present segment, with room for a mark behind them.
+    pub(crate) fn room(&self) -> u64 {
+        (self.header.size - self.end).saturating_sub(MARK_LEN)
+    }
+
+    /// Goes on in a new segment that has room for `frames` bytes. Everything before it is synced
+    /// first. A full disk is not final: nothing of the log itself was touched.
+    pub(crate) fn roll(&mut self, frames: u64) -> Result<()> {
+        self.check_alive()?;
+        self.sync()?;
+        let number = self.header.number + 1;
+        let header = SegmentHeader {
+            number,
+            first_seq: self.next_seq,
+            size: self.limits.segment_size(number, frames),
+            created_at: crate::time::Timestamp::now().as_micros(),
+            previous: self.previous,
+            ..self.header
+        };
+        let path = self.log.segment_path(number);
+        let made = segment::create(self.log.disk.as_ref(), &self.log.log_dir(), &header);
+        let file = match made {
+            Ok(file) => file,
+            // Where the segment may be in its place, going on in the old one could contradict it.
+            Err(error) => {
+                self.failed = !matches!(self.log.disk.open(&path, false), Err(gone) if gone.kind() == std::io::ErrorKind::NotFound);
+                return Err(error);
+            }
+        };
+        self.seed = frame::Seed::new(header.store, number);
+        self.header = header;
+        self.file = file;
+        self.end = FIRST_FRAME;
+        self.proved = FIRST_FRAME;
+        self.ends_in_mark = true;
+        Ok(())
+    }
+
+    /// Appends whole batches as one group and makes them durable. The caller has made room. Returns
+    /// the seq of the first event; the rest follow without gaps.
+    pub(crate) fn append(&mut self, batches: &[Vec<NewEvent>], now: i64) -> Result<u64> {
+        self.check_alive()?;
+        let len: u64 = batches.iter().map(|batch| batch_len(batch)).sum();
+        assert!(len <= self.room() && len > 0, "a group lies in one segment");
+        assert!(self.proved <= self.end, "P1: one group in flight");
+        let first_seq = self.next_seq;
+        let start = self.end;
+        self.buffer.clear();
+        for batch in batches {
+            for (index, event) in batch.iter().enumerate() {
+                let more = if index + 1 < batch.len() { frame::FLAG_MORE } else { 0 };
+                let key = if event.keyed { frame::FLAG_KEY } else { 0 };
+                let draft = Draft {
+                    kind: FrameKind::Event,
+                    event_kind: event.event_kind,
+                    version: event.version,
+                    flags: more | key,
+                    seq: self.next_seq,
+                    appended_at: now,
+                    durable_end: self.proved as u32,
+                    previous: self.previous,
+                    payload: &event.payload,
+                };
+                let offset = start + self.buffer.len() as u64;
+                self.previous = frame::encode(&self.seed, offset, &draft, &mut self.buffer);
+                self.next_seq += 1;
+            }
+        }
+        // The frames lie next to each other, and each starts and ends in a byte that is not zero: a
+        // sector of zeros lies inside one frame.
+        let needs_mark = zero_piece_in(&self.buffer, start);
+        self.write(start)?;
+        self.sync()?;
+        self.proved = self.end;
+        self.ends_in_mark = false;
+        if needs_mark {
+            // A frame with a sector of zeros looks torn; only a durable mark tells it from one.
+            self.mark()?;
+            self.sync()?;
+            self.proved = self.end;
+        }
+        if self.buffer.capacity() > 4 * 1024 * 1024 {
+            self.buffer = Vec::new();
+        }
+        Ok(first_seq)
+    }
+
+    /// Writes a mark, which proves the last group, unless the log ends in one. Needs no sync.
+    pub(crate) fn mark(&mut self) -> Result<()> {
+        self.check_alive()?;
+        if self.ends_in_mark || self.header.size - self.end < MARK_LEN {
+            return Ok(());
+        }
+        assert_eq!(self.proved, self.end, "P10: no mark without a successful sync");
+        self.buffer.clear();
+        let draft = Draft::mark(self.end, self.next_seq, self.previous);
+        self.previous = frame::encode(&self.seed, self.end, &draft, &mut self.buffer);
+        self.write(self.end)?;
+        self.ends_in_mark = true;
+        Ok(())
+    }
+
+    /// Whether the log ends in a group that no mark proves.
+    pub(crate) fn wants_mark(&self) -> bool {
+        !self.failed && !self.ends_in_mark
+    }
+
+    fn check_alive(&self) -> Result<()> {
+        if self.failed { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    fn write(&mut self, at: u64) -> Result<()> {
+        if let Err(error) = self.file.write_all_at(&self.buffer, at) {
+            self.failed = true;
+            let path = self.log.segment_path(self.header.number);
+            return Err(Error::io_at("write", &path, at, error).with_outcome(Outcome::Unknown));
+        }
+        self.end = at + self.buffer.len() as u64;
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        if let Err(error) = self.file.sync() {
+            self.failed = true;
+            let path = self.log.segment_path(self.header.number);
+            return Err(Error::io("sync", &path, error).with_outcome(Outcome::Unknown));
+        }
+        Ok(())
+    }
+
+    /// Whether the handle is dead.
+    pub(crate) fn is_failed(&self) -> bool {
+        self.failed
+    }
+}

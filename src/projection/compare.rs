@@ -1,0 +1,207 @@
+//! Comparing rows with what they should be: one row, a stretch, or only counts.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::row::{FoundRow, Row};
+use super::schema::Schema;
+use super::{Outcome, Trouble};
+
+fn names(schema: &Schema, columns: Vec<usize>) -> Vec<&'static str> {
+    columns.into_iter().map(|index| schema.columns[index]).collect()
+}
+
+fn select(schema: &Schema, condition: &str) -> String {
+    format!("SELECT {} FROM {} WHERE {condition}", schema.columns.join(", "), schema.table)
+}
+
+/// The columns in which the database's row differs; `None` where it has no such row.
+pub(crate) fn differing_columns(
+    db: &Connection,
+    schema: &Schema,
+    row: &Row,
+) -> Outcome<Option<Vec<&'static str>>> {
+    let mut query = db.prepare_cached(&select(schema, "id = ?1"))?;
+    let found = query.query_row([row.seq as i64], |found| row.differing(found)).optional()?;
+    Ok(found.map(|columns| names(schema, columns)))
+}
+
+/// What differs between `rows`, which ascend by seq, and the database: seq and columns; no columns
+/// where the row is missing.
+pub(crate) fn read_back(
+    db: &Connection,
+    schema: &Schema,
+    rows: &[Row],
+) -> Outcome<Vec<(u64, Vec<&'static str>)>> {
+    let mut differing = Vec::new();
+    let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(differing) };
+    let span = last.seq - first.seq + 1;
+    if span > 2 * rows.len() as u64 {
+        for row in rows {
+            match differing_columns(db, schema, row)? {
+                None => differing.push((row.seq, Vec::new())),
+                Some(columns) if !columns.is_empty() => differing.push((row.seq, columns)),
+                Some(_) => {}
+            }
+        }
+        return Ok(differing);
+    }
+    let mut query = db.prepare_cached(&select(schema, "id BETWEEN ?1 AND ?2 ORDER BY id"))?;
+    let mut found = query.query(params![first.seq as i64, last.seq as i64])?;
+    let mut wanted = rows.iter().peekable();
+    while let Some(row) = found.next()? {
+        let id = row.get_ref(0)?.as_i64().map_err(|error| Trouble::Unusable(error.to_string()))?;
+        while let Some(missing) = wanted.next_if(|wanted| (wanted.seq as i64) < id) {
+            differing.push((missing.seq, Vec::new()));
+        }
+        if let Some(same) = wanted.next_if(|wanted| wanted.seq as i64 == id) {
+            let columns = same.differing(row)?;
+            if !columns.is_empty() {
+                differing.push((same.seq, names(schema, columns)));
+            }
+        }
+    }
+    differing.extend(wanted.map(|missing| (missing.seq, Vec::new())));
+    Ok(differing)
+}
+
+/// Rows with ids from `first` to `last`, in order, at most `limit` of them.
+pub(crate) fn rows_between(
+    db: &Connection,
+    schema: &Schema,
+    first: i64,
+    last: i64,
+    limit: usize,
+) -> Outcome<Vec<FoundRow>> {
+    let mut query = db.prepare_cached(&select(schema, "id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3"))?;
+    let rows = query
+        .query_map(params![first, last, limit as i64], |row| FoundRow::read(row, schema.columns.len()))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Ids from `first` to `last`, in order, at most `limit` of them.
+pub(crate) fn ids_between(
+    db: &Connection,
+    schema: &Schema,
+    first: i64,
+    last: i64,
+    limit: usize,
+) -> Outcome<Vec<i64>> {
+    let sql = format!("SELECT id FROM {} WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3", schema.table);
+    let mut query = db.prepare_cached(&sql)?;
+    let ids = query.query_map(params![first, last, limit as i64], |row| row.get(0))?;
+    Ok(ids.collect::<Result<_, _>>()?)
+}
+
+/// Seqs from `first` to `last` that lawfully have no row.
+fn absent_between(db: &Connection, first: u64, last: u64) -> Outcome<u64> {
+    let mut query = db.prepare_cached(
+        "SELECT coalesce(sum(min(last, ?2) - max(first, ?1) + 1), 0) FROM synclog_absent \
+         WHERE first <= ?2 AND last >= ?1",
+    )?;
+    Ok(query.query_row(params![first as i64, last as i64], |row| row.get::<_, i64>(0))?.max(0) as u64)
+}
+
+/// Whether the database says that `seq` lawfully has no row.
+pub(crate) fn is_absent(db: &Connection, seq: u64) -> Outcome<bool> {
+    Ok(absent_between(db, seq, seq)? > 0)
+}
+
+/// Stretches of seqs from `first` to `last` that lack rows, found by counting and halving. At most
+/// `limit` stretches; a stretch may hold some rows that are there.
+pub(crate) fn missing_between(
+    db: &Connection,
+    schema: &Schema,
+    first: u64,
+    last: u64,
+    limit: usize,
+) -> Outcome<Vec<(u64, u64)>> {
+    /// Below this, applying the whole stretch again costs less than looking closer.
+    const SMALL: u64 = 64;
+    let sql = format!("SELECT count(*) FROM {} WHERE id BETWEEN ?1 AND ?2", schema.table);
+    let mut count = db.prepare_cached(&sql)?;
+    let mut missing: Vec<(u64, u64)> = Vec::new();
+    let mut open = vec![(first, last)];
+    while let Some((low, high)) = open.pop() {
+        if low > high {
+            continue;
+        }
+        let rows: i64 = count.query_row(params![low as i64, high as i64], |row| row.get(0))?;
+        if rows as u64 + absent_between(db, low, high)? >= high - low + 1 {
+            continue;
+        }
+        if high - low < SMALL || rows == 0 || missing.len() + open.len() >= limit {
+            match missing.last_mut() {
+                Some(before) if before.1 + 1 == low => before.1 = high,
+                _ => missing.push((low, high)),
+            }
+            continue;
+        }
+        let middle = low + (high - low) / 2;
+        open.push((middle + 1, high));
+        open.push((low, middle));
+    }
+    Ok(missing)
+}
+
+/// What SQLite's own check has to say, at most `limit` sentences; none where it found nothing.
+pub(crate) fn integrity(db: &Connection, limit: u32) -> Outcome<Vec<String>> {
+    let mut query = db.prepare(&format!("PRAGMA integrity_check({limit})"))?;
+    let said: Vec<String> = query.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    Ok(said.into_iter().filter(|text| text != "ok").collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Column, ColumnType, Table, Value};
+
+    const TABLE: Table =
+        Table { name: "readings", columns: &[Column::required("celsius", ColumnType::Real)], indexes: &[] };
+
+    fn database() -> (Connection, Schema) {
+        let schema = Schema::new(&TABLE).unwrap();
+        let db = Connection::open_in_memory().unwrap();
+        schema.create_tables(&db).unwrap();
+        (db, schema)
+    }
+
+    fn row(seq: u64) -> Row {
+        Row { seq, values: vec![Value::Real(seq as f64)], key: None, frame: [1; 48] }
+    }
+
+    fn insert(db: &Connection, seq: u64) {
+        let sql = "INSERT INTO readings VALUES (?1, ?2, NULL, ?3)";
+        db.execute(sql, params![seq as i64, seq as f64, vec![1_u8; 48]]).unwrap();
+    }
+
+    #[test]
+    fn missing_stretches_cover_exactly_what_is_missing_up_to_the_grain() {
+        let (db, schema) = database();
+        (1..=10_000).for_each(|seq| insert(&db, seq));
+        assert_eq!(missing_between(&db, &schema, 1, 10_000, 100).unwrap(), []);
+        db.execute_batch("DELETE FROM readings WHERE id IN (1, 5000, 10000) OR id BETWEEN 7000 AND 7999")
+            .unwrap();
+        let missing = missing_between(&db, &schema, 1, 10_000, 1000).unwrap();
+        let covered = |seq| missing.iter().any(|(first, last)| (*first..=*last).contains(&seq));
+        assert!([1, 5000, 10_000, 7000, 7500, 7999].into_iter().all(covered));
+        assert!(![1000, 4000, 6000, 9000].into_iter().any(covered));
+        db.execute_batch("INSERT INTO synclog_absent VALUES (1, 10000, 'deleted')").unwrap();
+        assert_eq!(missing_between(&db, &schema, 1, 10_000, 100).unwrap(), []);
+        assert!(is_absent(&db, 10_000).unwrap() && !is_absent(&db, 10_001).unwrap());
+    }
+
+    #[test]
+    fn read_back_names_missing_rows_and_differing_columns_near_and_far() {
+        let (db, schema) = database();
+        let rows: Vec<Row> = (1..=9).map(row).collect();
+        (2..=8).for_each(|seq| insert(&db, seq));
+        db.execute_batch(
+            "UPDATE readings SET celsius = 0 WHERE id = 4; UPDATE readings SET frame = x'00' WHERE id = 5",
+        )
+        .unwrap();
+        let expected = vec![(1, vec![]), (4, vec!["celsius"]), (5, vec!["frame"]), (9, vec![])];
+        assert_eq!(read_back(&db, &schema, &rows).unwrap(), expected);
+        let far = [row(4), row(4000)];
+        assert_eq!(read_back(&db, &schema, &far).unwrap(), [(4, vec!["celsius"]), (4000, vec![])]);
+    }
+}

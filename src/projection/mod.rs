@@ -1,0 +1,411 @@
+//! The projection: the SQLite side. It knows rows and tables, and nothing of the log or of events.
+//!
+//! Two connections: one writes, the other reads back what was committed (P6). WAL with
+//! `synchronous=NORMAL`: a commit needs no sync of its own, because replay restores what a power
+//! cut takes. Whatever is wrong with the file is told as a [`Trouble`], and whoever knows the log
+//! decides what to do.
+
+pub(crate) mod compare;
+pub(crate) mod rebuild;
+pub(crate) mod row;
+pub(crate) mod schema;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
+
+use crate::disk::{self, FileIdentity};
+use crate::error::Error;
+use crate::event::Value;
+use crate::store_id::StoreId;
+use crate::time::Timestamp;
+
+use row::{FoundRow, Row};
+use schema::{PROJECTION_VERSION, Schema};
+
+/// SQLite from 3.7.0 to 3.51.2 could damage a WAL that was reset by two connections at once.
+const LEAST_SQLITE: i32 = 3_051_003;
+
+/// What keeps the projection from being used.
+#[derive(Clone, Debug)]
+pub(crate) enum Trouble {
+    /// Another process holds it. Waiting helps.
+    Busy(String),
+    /// Damaged, not ours, or not as it should be: a rebuild helps.
+    Unusable(String),
+    /// The file belongs to another store: a rebuild helps, after its rows were set aside.
+    Foreign(String),
+    /// The system refused; neither helps.
+    Failed(String),
+}
+
+pub(crate) type Outcome<T> = std::result::Result<T, Trouble>;
+
+impl From<rusqlite::Error> for Trouble {
+    fn from(error: rusqlite::Error) -> Self {
+        let text = error.to_string();
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy(text),
+            Some(
+                ErrorCode::ReadOnly
+                | ErrorCode::PermissionDenied
+                | ErrorCode::CannotOpen
+                | ErrorCode::DiskFull
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::OutOfMemory
+                | ErrorCode::OperationInterrupted
+                | ErrorCode::NoLargeFileSupport,
+            ) => Self::Failed(text),
+            _ => Self::Unusable(text),
+        }
+    }
+}
+
+impl Trouble {
+    fn io(error: &std::io::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+
+    /// In words.
+    pub(crate) fn reason(&self) -> &str {
+        match self {
+            Self::Busy(text) | Self::Unusable(text) | Self::Foreign(text) | Self::Failed(text) => text,
+        }
+    }
+
+    /// The error for a caller.
+    pub(crate) fn into_error(self, path: &Path) -> Error {
+        let busy = matches!(self, Self::Busy(_));
+        Error::Projection { path: path.into(), reason: self.reason().to_owned(), busy }
+    }
+}
+
+/// The newest event that the rows reflect: its seq and its frame's header checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) struct Applied {
+    pub(crate) seq: u64,
+    pub(crate) sum: u32,
+}
+
+/// What [`Projection::apply`] is given: rows and whatever else one stretch of the log holds.
+#[derive(Debug, Default)]
+pub(crate) struct Step {
+    pub(crate) rows: Vec<Row>,
+    /// Seqs that lawfully have no row: first, last, reason.
+    pub(crate) absent: Vec<(u64, u64, &'static str)>,
+    /// Seqs whose rows a deletion record takes away.
+    pub(crate) deleted: Vec<(u64, u64)>,
+    /// Ids of rows that no event explains.
+    pub(crate) unknown: Vec<i64>,
+    /// Where the rows stand after this step; `None` when old rows are healed.
+    pub(crate) applied: Option<Applied>,
+}
+
+/// What [`Projection::apply`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Changes {
+    pub(crate) restored: u64,
+    pub(crate) replaced: u64,
+    pub(crate) set_aside: u64,
+    pub(crate) already_present: u64,
+}
+
+/// The database, open for writing.
+pub(crate) struct Projection {
+    path: PathBuf,
+    schema: Schema,
+    write: Connection,
+    read: Connection,
+    identity: Option<FileIdentity>,
+    applied: Applied,
+}
+
+/// The path of the database of a store.
+pub(crate) fn database_path(store_dir: &Path) -> PathBuf {
+    store_dir.join("synclog.db")
+}
+
+/// The path of a file that SQLite keeps beside the database.
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn open_connection(path: &Path, flags: OpenFlags, wait: Duration) -> Outcome<Connection> {
+    if rusqlite::version_number() < LEAST_SQLITE {
+        let text = format!("SQLite {} has a known WAL bug; 3.51.3 or later is needed", rusqlite::version());
+        return Err(Trouble::Failed(text));
+    }
+    let db = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    db.busy_timeout(wait)?;
+    db.set_prepared_statement_cache_capacity(32);
+    // A trigger or view of somebody else's must not run functions with side effects.
+    db.execute_batch("PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON")?;
+    Ok(db)
+}
+
+/// Opens a database for reading only. Nothing of the store changes, SQLite's own `-shm` excepted.
+pub(crate) fn open_for_reading(path: &Path, wait: Duration) -> Outcome<Connection> {
+    open_connection(path, OpenFlags::SQLITE_OPEN_READ_ONLY, wait)
+}
+
+fn open_for_writing(path: &Path, wait: Duration) -> Outcome<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+    let db = open_connection(path, flags, wait)?;
+    let mode: String = db.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0))?;
+    if mode != "wal" && mode != "memory" {
+        return Err(Trouble::Failed(format!("SQLite cannot use a write-ahead log here (it chose {mode})")));
+    }
+    db.execute_batch("PRAGMA synchronous=NORMAL")?;
+    Ok(db)
+}
+
+fn meta_value(db: &Connection, name: &str) -> rusqlite::Result<Option<Value>> {
+    db.prepare_cached("SELECT value FROM synclog_meta WHERE name = ?1")?
+        .query_row([name], |row| Ok(Value::from_ref(row.get_ref(0)?)))
+        .optional()
+}
+
+/// The applied seq and its checksum, after checking that the database is this store's and has the
+/// tables that it should have.
+pub(crate) fn check(db: &Connection, schema: &Schema, store: Option<StoreId>) -> Outcome<(StoreId, Applied)> {
+    let unusable = |what: &str| Trouble::Unusable(what.to_owned());
+    let tables: i64 =
+        db.query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'synclog_meta'", [], |row| row.get(0))?;
+    if tables == 0 {
+        return Err(unusable("it has no table synclog_meta, so it is no projection of a store"));
+    }
+    let Some(Value::Text(found)) = meta_value(db, "store_id")? else {
+        return Err(unusable("it names no store"));
+    };
+    let found: StoreId = found.parse().map_err(|_| unusable("it names no store"))?;
+    if let Some(store) = store.filter(|store| *store != found) {
+        return Err(Trouble::Foreign(format!("it belongs to the store {found}, the log to {store}")));
+    }
+    if meta_value(db, "projection_version")? != Some(Value::Integer(PROJECTION_VERSION)) {
+        return Err(unusable("it was made by another version of synclog"));
+    }
+    if meta_value(db, "schema_digest")? != Some(Value::Integer(schema.digest())) {
+        return Err(unusable("its tables were made for another version of the events"));
+    }
+    if let Some(difference) = schema.difference(db)? {
+        return Err(Trouble::Unusable(difference));
+    }
+    match (meta_value(db, "applied_seq")?, meta_value(db, "applied_sum")?) {
+        (Some(Value::Integer(seq)), Some(Value::Integer(sum))) if seq >= 0 => {
+            let sum = u32::try_from(sum).map_err(|_| unusable("its applied checksum is out of range"))?;
+            Ok((found, Applied { seq: seq as u64, sum }))
+        }
+        _ => Err(unusable("it does not tell which events it has applied")),
+    }
+}
+
+fn write_applied(db: &Connection, applied: Applied) -> rusqlite::Result<()> {
+    let mut set = db.prepare_cached("INSERT OR REPLACE INTO synclog_meta (name, value) VALUES (?1, ?2)")?;
+    set.execute(params!["applied_seq", applied.seq as i64])?;
+    set.execute(params!["applied_sum", i64::from(applied.sum)])?;
+    Ok(())
+}
+
+/// Makes tables and identity in an empty database.
+fn initialize(db: &Connection, schema: &Schema, store: StoreId) -> rusqlite::Result<()> {
+    schema.create_tables(db)?;
+    let mut set = db.prepare_cached("INSERT INTO synclog_meta (name, value) VALUES (?1, ?2)")?;
+    set.execute(params!["store_id", store.to_string()])?;
+    set.execute(params!["projection_version", PROJECTION_VERSION])?;
+    set.execute(params!["schema_digest", schema.digest()])?;
+    write_applied(db, Applied::default())
+}
+
+impl Projection {
+    /// Opens the database of a store, making it where `create` is set and there is none.
+    pub(crate) fn open(
+        path: &Path,
+        schema: Schema,
+        store: StoreId,
+        wait: Duration,
+        create: bool,
+    ) -> Outcome<Self> {
+        let exists = disk::identity(path).map_err(|error| Trouble::io(&error))?.is_some();
+        if !exists && !create {
+            return Err(Trouble::Unusable("the database is not there".into()));
+        }
+        let mut write = if exists {
+            // Reading first: a file that is no database must not be turned into one.
+            let probe = open_for_reading(path, wait)?;
+            check(&probe, &schema, Some(store))?;
+            open_for_writing(path, wait)?
+        } else {
+            let _ = disk::remove_if_there(&beside(path, "-wal"));
+            let _ = disk::remove_if_there(&beside(path, "-shm"));
+            open_for_writing(path, wait)?
+        };
+        if !exists {
+            let tx = write.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            initialize(&tx, &schema, store)?;
+            schema.create_indexes(&tx)?;
+            tx.commit()?;
+        }
+        let (_, applied) = check(&write, &schema, Some(store))?;
+        let read = open_for_reading(path, wait)?;
+        let identity = disk::identity(path).map_err(|error| Trouble::io(&error))?;
+        Ok(Self { path: path.into(), schema, write, read, identity, applied })
+    }
+
+    /// A private projection in memory or in SQLite's own temporary files: for readers of a store
+    /// whose database cannot be opened.
+    pub(crate) fn temporary(schema: Schema, store: StoreId) -> Outcome<Connection> {
+        let db = Connection::open("")?;
+        initialize(&db, &schema, store)?;
+        schema.create_indexes(&db)?;
+        Ok(db)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// The newest event that the rows reflect.
+    pub(crate) fn applied(&self) -> Applied {
+        self.applied
+    }
+
+    /// The connection that reads back.
+    pub(crate) fn reader(&self) -> &Connection {
+        &self.read
+    }
+
+    /// Whether the path still leads to the file that is open.
+    pub(crate) fn is_in_place(&self) -> bool {
+        disk::identity(&self.path).is_ok_and(|found| found.is_some() && found == self.identity)
+    }
+
+    /// Sets how long to wait for another process's lock.
+    pub(crate) fn set_wait(&self, wait: Duration) -> Outcome<()> {
+        self.write.busy_timeout(wait)?;
+        Ok(self.read.busy_timeout(wait)?)
+    }
+
+    /// Applies one step in one transaction: the same function for an append, for catching up, for
+    /// healing and for a rebuild.
+    pub(crate) fn apply(&mut self, step: &Step) -> Outcome<Changes> {
+        let before = self.applied;
+        let tx = self.write.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let changes = apply_in(&tx, &self.schema, step, before)?;
+        tx.commit()?;
+        if let Some(applied) = step.applied {
+            self.applied = applied;
+        }
+        Ok(changes)
+    }
+
+    /// Reads rows back through the second connection and names what differs: seq and columns; no
+    /// columns where the row is missing. `rows` ascend by seq.
+    pub(crate) fn read_back(&self, rows: &[Row]) -> Outcome<Vec<(u64, Vec<&'static str>)>> {
+        compare::read_back(&self.read, &self.schema, rows)
+    }
+
+    /// Sets the applied seq without touching rows.
+    pub(crate) fn force_applied(&mut self, applied: Applied) -> Outcome<()> {
+        write_applied(&self.write, applied)?;
+        self.applied = applied;
+        Ok(())
+    }
+}
+
+/// The body of [`Projection::apply`]. `before` is the applied seq before this step: a row that is
+/// already there below it is ours, a row above it was put there by somebody else.
+pub(crate) fn apply_in(db: &Connection, schema: &Schema, step: &Step, before: Applied) -> Outcome<Changes> {
+    let mut changes = Changes::default();
+    for id in &step.unknown {
+        changes.set_aside += set_aside(db, schema, *id, "no event explains this row")?;
+    }
+    let marks: Vec<String> = (1..=schema.columns.len()).map(|index| format!("?{index}")).collect();
+    let (columns, marks) = (schema.columns.join(", "), marks.join(", "));
+    let mut insert =
+        db.prepare_cached(&format!("INSERT OR IGNORE INTO {} ({columns}) VALUES ({marks})", schema.table))?;
+    for row in &step.rows {
+        row.bind(&mut insert)?;
+        if insert.raw_execute()? == 1 {
+            changes.restored += 1;
+            continue;
+        }
+        let found = compare::differing_columns(db, schema, row)?;
+        if found.as_ref().is_some_and(Vec::is_empty) {
+            changes.already_present += 1;
+            continue;
+        }
+        if row.seq > before.seq && found.is_some() {
+            changes.set_aside += set_aside(db, schema, row.seq as i64, "it stood where an event's row goes")?;
+        } else {
+            changes.replaced += 1;
+        }
+        let mut replace = db.prepare_cached(&format!(
+            "INSERT OR REPLACE INTO {} ({columns}) VALUES ({marks})",
+            schema.table
+        ))?;
+        row.bind(&mut replace)?;
+        replace.raw_execute()?;
+    }
+    let mut delete =
+        db.prepare_cached(&format!("DELETE FROM {} WHERE id BETWEEN ?1 AND ?2", schema.table))?;
+    let mut absent = db.prepare_cached(
+        "INSERT INTO synclog_absent (first, last, reason) VALUES (?1, ?2, ?3) \
+         ON CONFLICT (first) DO UPDATE SET last = max(last, excluded.last), reason = excluded.reason",
+    )?;
+    for (first, last) in &step.deleted {
+        delete.execute(params![*first as i64, *last as i64])?;
+        absent.execute(params![*first as i64, *last as i64, "deleted"])?;
+    }
+    for (first, last, reason) in &step.absent {
+        absent.execute(params![*first as i64, *last as i64, reason])?;
+    }
+    if let Some(applied) = step.applied {
+        write_applied(db, applied)?;
+    }
+    Ok(changes)
+}
+
+/// Moves a row that no event explains into the table of such rows, as JSON.
+fn set_aside(db: &Connection, schema: &Schema, id: i64, reason: &str) -> Outcome<u64> {
+    let select = format!("SELECT {} FROM {} WHERE id = ?1", schema.columns.join(", "), schema.table);
+    let found = db
+        .prepare_cached(&select)?
+        .query_row([id], |row| FoundRow::read(row, schema.columns.len()))
+        .optional()?;
+    let Some(found) = found else { return Ok(0) };
+    db.prepare_cached(
+        "INSERT INTO synclog_set_aside (noticed_at, source_table, row_id, reason, row) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?
+    .execute(params![Timestamp::now().to_string(), schema.table, id, reason, found.to_json(schema)])?;
+    db.prepare_cached(&format!("DELETE FROM {} WHERE id = ?1", schema.table))?.execute([id])?;
+    Ok(1)
+}
+
+impl FoundRow {
+    /// The row as a JSON object; blobs as `{"hex": "…"}`.
+    fn to_json(&self, schema: &Schema) -> String {
+        let mut object = serde_json::Map::new();
+        let values = self.values.iter().chain([&self.key, &self.frame]);
+        for (name, value) in schema.columns[1..].iter().zip(values) {
+            let json = match value {
+                Value::Null => serde_json::Value::Null,
+                Value::Integer(number) => (*number).into(),
+                Value::Real(number) => (*number).into(),
+                Value::Text(text) => text.clone().into(),
+                Value::Blob(bytes) => {
+                    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                    serde_json::json!({ "hex": hex })
+                }
+            };
+            object.insert((*name).to_owned(), json);
+        }
+        serde_json::Value::Object(object).to_string()
+    }
+}

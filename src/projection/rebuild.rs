@@ -1,0 +1,140 @@
+//! A rebuild: a new database beside the old one, which then takes its place at once.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, params};
+
+use crate::disk;
+use crate::store_id::StoreId;
+
+use super::row::FoundRow;
+use super::schema::Schema;
+use super::{Applied, Changes, Outcome, Step, Trouble, apply_in, beside, initialize, open_connection};
+
+/// A database in the making.
+pub(crate) struct Rebuild {
+    target: PathBuf,
+    unfinished: PathBuf,
+    schema: Schema,
+    db: Connection,
+    applied: Applied,
+}
+
+impl Rebuild {
+    /// Starts a new database beside `target`, throwing away what an interrupted rebuild left.
+    pub(crate) fn start(target: &Path, schema: Schema, store: StoreId) -> Outcome<Self> {
+        let unfinished = beside(target, ".new");
+        for suffix in ["", "-wal", "-shm", "-journal"] {
+            disk::remove_if_there(&beside(&unfinished, suffix)).map_err(|error| Trouble::io(&error))?;
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        let db = open_connection(&unfinished, flags, Duration::ZERO)?;
+        // Nobody sees this file before it is whole and synced, so it needs no journal.
+        db.execute_batch(
+            "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA locking_mode=EXCLUSIVE; BEGIN",
+        )?;
+        initialize(&db, &schema, store)?;
+        Ok(Self { target: target.into(), unfinished, schema, db, applied: Applied::default() })
+    }
+
+    /// The same as for an append, without a transaction of its own.
+    pub(crate) fn apply(&mut self, step: &Step) -> Outcome<Changes> {
+        let changes = apply_in(&self.db, &self.schema, step, self.applied)?;
+        if let Some(applied) = step.applied {
+            self.applied = applied;
+        }
+        Ok(changes)
+    }
+
+    /// Carries over rows of the old database that were set aside before, and those that no event
+    /// explains, as far as the old database can still be read. Returns how many are new.
+    pub(crate) fn keep_unexplained(&mut self, old: &Connection, reason: &str) -> Outcome<u64> {
+        self.keep_set_aside(old);
+        let mut kept = 0;
+        let mut after = i64::MIN;
+        loop {
+            let Ok(rows) = super::compare::rows_between(old, &self.schema, after, i64::MAX, 512) else {
+                return Ok(kept); // too damaged to read on, or of another shape
+            };
+            let Some(last) = rows.last() else { return Ok(kept) };
+            let next = last.id.checked_add(1);
+            for row in &rows {
+                if !self.has_row(row.id)? {
+                    self.keep_row(row, reason)?;
+                    kept += 1;
+                }
+            }
+            let Some(next) = next else { return Ok(kept) };
+            after = next;
+        }
+    }
+
+    fn has_row(&self, id: i64) -> Outcome<bool> {
+        let sql = format!("SELECT 1 FROM {} WHERE id = ?1", self.schema.table);
+        let there = self.db.prepare_cached(&sql)?.exists([id])?;
+        Ok(there || (id > 0 && super::compare::is_absent(&self.db, id as u64)?))
+    }
+
+    fn keep_row(&self, row: &FoundRow, reason: &str) -> Outcome<()> {
+        self.db
+            .prepare_cached(
+                "INSERT INTO synclog_set_aside (noticed_at, source_table, row_id, reason, row) \
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![
+                crate::time::Timestamp::now().to_string(),
+                self.schema.table,
+                row.id,
+                reason,
+                row.to_json(&self.schema)
+            ])?;
+        Ok(())
+    }
+
+    fn keep_set_aside(&self, old: &Connection) {
+        let Ok(mut query) = old.prepare(
+            "SELECT noticed_at, source_table, row_id, reason, row FROM synclog_set_aside ORDER BY number",
+        ) else {
+            return;
+        };
+        let Ok(mut rows) = query.query([]) else { return };
+        while let Ok(Some(row)) = rows.next() {
+            let values: Result<Vec<_>, _> =
+                (0..5).map(|at| row.get::<_, rusqlite::types::Value>(at)).collect();
+            let Ok(values) = values else { continue };
+            let _ = self.db.execute(
+                "INSERT INTO synclog_set_aside (noticed_at, source_table, row_id, reason, row) \
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
+                rusqlite::params_from_iter(values),
+            );
+        }
+    }
+
+    /// Finishes the new database and puts it in the old one's place. No connection of this process
+    /// may be open on the old one. Another process that is writing there makes this fail as busy.
+    pub(crate) fn finish(self, wait: Duration) -> Outcome<()> {
+        let io = |error: std::io::Error| Trouble::io(&error);
+        self.schema.create_indexes(&self.db)?;
+        self.db.execute_batch("COMMIT")?;
+        self.db.close().map_err(|(_, error)| error)?;
+        disk::sync_file(&self.unfinished).map_err(io)?;
+        if let Some(busy) = hold_old(&self.target, wait) {
+            return Err(busy);
+        }
+        // A new file with the old one's write-ahead log beside it would show old rows.
+        let wal = beside(&self.target, "-wal");
+        disk::truncate_if_there(&wal).map_err(io)?;
+        disk::remove_if_there(&wal).map_err(io)?;
+        disk::remove_if_there(&beside(&self.target, "-shm")).map_err(io)?;
+        disk::rename_durably(&self.unfinished, &self.target).map_err(io)
+    }
+}
+
+/// Whether another process is writing to the old database. A database that cannot be opened or is
+/// damaged is nobody's.
+fn hold_old(target: &Path, wait: Duration) -> Option<Trouble> {
+    let old = open_connection(target, OpenFlags::SQLITE_OPEN_READ_WRITE, wait).ok()?;
+    let said = old.execute_batch("BEGIN IMMEDIATE; ROLLBACK").map_err(Trouble::from).err()?;
+    matches!(said, Trouble::Busy(_)).then_some(said)
+}

@@ -1,0 +1,141 @@
+//! Points in time: microseconds since 1970-01-01T00:00:00Z, UTC and nothing else.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+
+/// A point in time in whole microseconds, UTC.
+///
+/// Shown as `YYYY-MM-DD HH:MM:SS.ffffff`, the form of the `created_at` column: always 26
+/// characters, so that text order is time order. The range is the years 0001 to 9999.
+///
+/// ```
+/// use synclog::Timestamp;
+/// let time: Timestamp = "2025-12-17 09:00:00.123456".parse()?;
+/// assert_eq!(time.to_string(), "2025-12-17 09:00:00.123456");
+/// assert_eq!("2025-12-17T10:30:00.123456+01:30".parse::<Timestamp>()?, time);
+/// # Ok::<(), synclog::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// The earliest time: 0001-01-01 00:00:00.000000.
+    pub const MIN: Self = Self(-62_135_596_800_000_000);
+    /// The latest time: 9999-12-30 22:00:00.999999, as far as the calendar library goes.
+    pub const MAX: Self = Self(253_402_207_200_999_999);
+
+    /// The present time of the system's clock, cut to whole microseconds.
+    pub fn now() -> Self {
+        Self(jiff::Timestamp::now().as_microsecond()).clamp(Self::MIN, Self::MAX)
+    }
+
+    /// From microseconds since 1970; `None` outside [`Timestamp::MIN`] to [`Timestamp::MAX`].
+    pub fn from_micros(micros: i64) -> Option<Self> {
+        let time = Self(micros);
+        (Self::MIN..=Self::MAX).contains(&time).then_some(time)
+    }
+
+    /// Microseconds since 1970.
+    pub fn as_micros(self) -> i64 {
+        self.0
+    }
+
+    /// True where the time has no fraction of a second, as the tables of older systems had it.
+    pub fn is_whole_second(self) -> bool {
+        self.0.rem_euclid(1_000_000) == 0
+    }
+
+    /// The whole second this time lies in, counted from 1970.
+    pub fn whole_seconds(self) -> i64 {
+        self.0.div_euclid(1_000_000)
+    }
+
+    /// This time moved by `micros`, kept within the range.
+    #[must_use]
+    pub fn saturating_add_micros(self, micros: i64) -> Self {
+        Self(self.0.saturating_add(micros)).clamp(Self::MIN, Self::MAX)
+    }
+
+    /// Reads a time with a zone (`2025-12-17T09:00:00Z`, `+05:30`), or one without: a date, or a
+    /// date and a time with `T` or a blank between, read as UTC plus `zone_offset_seconds` east.
+    pub fn parse_in_zone(text: &str, zone_offset_seconds: i32) -> Result<Self, Error> {
+        let text = text.trim();
+        let refuse = |reason: String| Error::invalid("timestamp", reason);
+        if let Ok(time) = text.parse::<jiff::Timestamp>() {
+            return Self::from_micros(time.as_microsecond())
+                .ok_or_else(|| refuse("is outside the years 0001 to 9999".into()));
+        }
+        let civil: jiff::civil::DateTime = text.parse().map_err(|_| {
+            refuse(
+                "is not a date or time like 2025-12-17, 2025-12-17T09:00:00Z or 2025-12-17 09:00:00.123456"
+                    .into(),
+            )
+        })?;
+        let offset = jiff::tz::Offset::from_seconds(zone_offset_seconds)
+            .map_err(|_| refuse("has a zone offset beyond 25 hours".into()))?;
+        offset
+            .to_timestamp(civil)
+            .ok()
+            .and_then(|time| Self::from_micros(time.as_microsecond()))
+            .ok_or_else(|| refuse("is outside the years 0001 to 9999".into()))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = jiff::Timestamp::from_microsecond(self.0).map_err(|_| fmt::Error)?;
+        let civil = jiff::tz::Offset::UTC.to_datetime(time);
+        write!(
+            f,
+            "{:04}-{:02}-{:02} {:02}:{:02}:{:02}.{:06}",
+            civil.year(),
+            civil.month(),
+            civil.day(),
+            civil.hour(),
+            civil.minute(),
+            civil.second(),
+            self.0.rem_euclid(1_000_000)
+        )
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = Error;
+
+    /// Like [`Timestamp::parse_in_zone`] with UTC.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        Self::parse_in_zone(text, 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_order_is_time_order_and_both_ends_print() {
+        assert_eq!(Timestamp::MIN.to_string(), "0001-01-01 00:00:00.000000");
+        assert_eq!(Timestamp::MAX.to_string(), "9999-12-30 22:00:00.999999");
+        let before = Timestamp(-1);
+        assert_eq!(before.to_string(), "1969-12-31 23:59:59.999999");
+        assert!(before.to_string() < Timestamp(0).to_string());
+        for micros in [Timestamp::MIN.0, -1, 0, 1, 1_000_000, Timestamp::MAX.0] {
+            let time = Timestamp::from_micros(micros).unwrap();
+            assert_eq!(time.to_string().parse::<Timestamp>().unwrap(), time);
+        }
+        assert!(Timestamp::from_micros(i64::MAX).is_none());
+    }
+
+    #[test]
+    fn times_without_a_zone_take_the_given_offset() {
+        let time = Timestamp::parse_in_zone("2025-12-17T09:00:00", 5 * 3600 + 1800).unwrap();
+        assert_eq!(time.to_string(), "2025-12-17 03:30:00.000000");
+        assert_eq!("2025-12-17".parse::<Timestamp>().unwrap().to_string(), "2025-12-17 00:00:00.000000");
+        assert!("yesterday".parse::<Timestamp>().is_err());
+    }
+}
