@@ -37,6 +37,9 @@ pub(crate) struct OpenLog<'a> {
     pub(crate) now: i64,
     pub(crate) witness: Option<Witness>,
     pub(crate) donor: &'a mut dyn Donor,
+    /// There may be a witness, but another process holds it. Then nothing is ever cut off: the bytes
+    /// could be what the witness proves.
+    pub(crate) busy: Option<String>,
 }
 
 /// Makes the first segment of a new log. Every directory on the way is made durable (P1).
@@ -203,6 +206,14 @@ impl Mender<'_> {
                         _ => FindingKind::TornTail,
                     };
                     let from = open_batch.map_or(surveyed.end.offset, |batch| batch.offset);
+                    if let Some(reason) = &with.busy {
+                        let reason = format!(
+                            "the log ends in bytes of an unfinished append, and only the database can \
+                             tell whether they were acknowledged; try again when it is free ({reason})"
+                        );
+                        let path = self.log.store_dir.clone();
+                        return Err(Error::Projection { path, reason, busy: true });
+                    }
                     self.clear(kind, &surveyed, header, file, from)?;
                     if self.dry_run {
                         return Ok(surveyed);

@@ -74,6 +74,7 @@ impl LogView {
                 }
                 _ => proved,
             };
+            self.findings.extend(beyond_finding(&self.log, &surveyed, active, witness));
             return Ok(());
         }
         self.horizon = match surveyed.open_batch {

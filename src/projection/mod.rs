@@ -13,7 +13,8 @@ pub(crate) mod schema;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
+pub(crate) use rusqlite::Connection;
+use rusqlite::{ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 use crate::disk::{self, FileIdentity};
 use crate::error::Error;
@@ -149,6 +150,21 @@ fn open_connection(path: &Path, flags: OpenFlags, wait: Duration) -> Outcome<Con
 /// Opens a database for reading only. Nothing of the store changes, SQLite's own `-shm` excepted.
 pub(crate) fn open_for_reading(path: &Path, wait: Duration) -> Outcome<Connection> {
     open_connection(path, OpenFlags::SQLITE_OPEN_READ_ONLY, wait)
+}
+
+/// Opens a database that nobody writes to and that has no write-ahead log, on a read-only file
+/// system for example. SQLite then makes no file beside it and takes no lock.
+pub(crate) fn open_immutable(path: &Path) -> Outcome<Connection> {
+    let mut uri = String::from("file:");
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' => uri.push(char::from(*byte)),
+            other => uri.push_str(&format!("%{other:02X}")),
+        }
+    }
+    uri.push_str("?immutable=1");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    open_connection(Path::new(&uri), flags, Duration::ZERO)
 }
 
 fn open_for_writing(path: &Path, wait: Duration) -> Outcome<Connection> {
@@ -408,4 +424,23 @@ impl FoundRow {
         }
         serde_json::Value::Object(object).to_string()
     }
+}
+
+/// The row that has an idempotency key; the first one where somebody made several.
+pub(crate) fn row_with_key(db: &Connection, schema: &Schema, key: &str) -> Outcome<Option<FoundRow>> {
+    let select = format!(
+        "SELECT {} FROM {} WHERE idempotency_key = ?1 ORDER BY id LIMIT 1",
+        schema.columns.join(", "),
+        schema.table
+    );
+    let found = db
+        .prepare_cached(&select)?
+        .query_row([key], |row| FoundRow::read(row, schema.columns.len()))
+        .optional()?;
+    Ok(found)
+}
+
+/// Whether a database says that it is the projection of `store`, whatever state it is in otherwise.
+pub(crate) fn names_store(db: &Connection, store: StoreId) -> bool {
+    matches!(meta_value(db, "store_id"), Ok(Some(Value::Text(found))) if found == store.to_string())
 }

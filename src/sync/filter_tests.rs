@@ -44,17 +44,32 @@ fn database(events: &[(u64, SyncEvent)]) -> Connection {
     let db = Connection::open_in_memory().unwrap();
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
     db.create_scalar_function(CONTAINS_FUNCTION, 2, flags, |call| {
-        let needle = call.get_raw(1).as_str().map_err(|error| rusqlite::Error::UserFunctionError(error.into()))?;
-        Ok(call.get_raw(0).as_str_or_null().ok().flatten().is_some_and(|text| contains_any_case(text, needle)))
+        let needle =
+            call.get_raw(1).as_str().map_err(|error| rusqlite::Error::UserFunctionError(error.into()))?;
+        Ok(call
+            .get_raw(0)
+            .as_str_or_null()
+            .ok()
+            .flatten()
+            .is_some_and(|text| contains_any_case(text, needle)))
     })
     .unwrap();
     let table = SyncEvent::TABLE;
     let columns: Vec<_> = table.columns.iter().map(|column| column.name).collect();
-    db.execute_batch(&format!("CREATE TABLE {} (id INTEGER PRIMARY KEY, {})", table.name, columns.join(", ")))
-        .unwrap();
+    db.execute_batch(&format!(
+        "CREATE TABLE {} (id INTEGER PRIMARY KEY, {})",
+        table.name,
+        columns.join(", ")
+    ))
+    .unwrap();
     for index in table.indexes {
-        db.execute_batch(&format!("CREATE INDEX {} ON {} ({})", index.name, table.name, index.columns.join(", ")))
-            .unwrap();
+        db.execute_batch(&format!(
+            "CREATE INDEX {} ON {} ({})",
+            index.name,
+            table.name,
+            index.columns.join(", ")
+        ))
+        .unwrap();
     }
     let insert = format!("INSERT INTO {} VALUES (?{})", table.name, ", ?".repeat(columns.len()));
     for (id, event) in events {
@@ -222,7 +237,9 @@ fn text_matches_in_any_case_of_any_script() {
     for (haystack, needle) in pairs {
         assert!(contains_any_case(haystack, &fold_case(needle)), "{haystack:?} {needle:?}");
     }
-    for (haystack, needle) in [("Strase", "straße"), ("गण", "गणेश"), ("uber", "über"), ("abc", "a%c"), ("", "a")] {
+    for (haystack, needle) in
+        [("Strase", "straße"), ("गण", "गणेश"), ("uber", "über"), ("abc", "a%c"), ("", "a")]
+    {
         assert!(!contains_any_case(haystack, &fold_case(needle)), "{haystack:?} {needle:?}");
     }
 }

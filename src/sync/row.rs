@@ -56,8 +56,7 @@ pub(super) fn read(row: &[Value]) -> Result<SyncEvent> {
     let origin = match (text(next())?, integer(next())?) {
         (None, None) => None,
         (Some(store), Some(seq)) => {
-            let id: StoreId =
-                store.parse().map_err(|_| Error::codec("origin_store is not 32 hex digits"))?;
+            let id: StoreId = store.parse().map_err(|_| Error::codec("origin_store is not 32 hex digits"))?;
             if id.to_string() != store {
                 return Err(Error::codec("origin_store is not in lower-case hex digits"));
             }

@@ -135,8 +135,10 @@ fn an_open_run_is_stuck_once_it_is_silent_for_longer() {
         (NOW, RunState::Open),
         (NOW + 9999, RunState::Open),
     ] {
-        let events =
-            [(1, event("a", "", 1, Some(Status::Started))), (2, event("a", "", second, Some(Status::InProgress)))];
+        let events = [
+            (1, event("a", "", 1, Some(Status::Started))),
+            (2, event("a", "", second, Some(Status::InProgress))),
+        ];
         assert_eq!(join(&events)[0].state, state, "{second}");
     }
     let mut joiner = RunJoiner::new(Timestamp::MAX, Duration::MAX);

@@ -140,9 +140,7 @@ impl Cells {
     fn required(&mut self, field: Field) -> Result<String, String> {
         let name = self.name(field);
         let missing = if self.has(field) { "empty" } else { "missing" };
-        self.text(field)?
-            .filter(|text| !text.trim().is_empty())
-            .ok_or_else(|| format!("{name} is {missing}"))
+        self.text(field)?.filter(|text| !text.trim().is_empty()).ok_or_else(|| format!("{name} is {missing}"))
     }
 
     fn integer(&mut self, field: Field) -> Result<Option<i64>, String> {

@@ -42,8 +42,10 @@ fn record(bytes: &[u8], line: u64, read_time: ReadTime<'_>) -> Result<Record, St
     let text = std::str::from_utf8(bytes)
         .map_err(|error| format!("the line is not UTF-8 from byte {} on", error.valid_up_to() + 1))?;
     let cells: Cells = serde_json::from_str(text).map_err(|error| {
-        // The parser counts lines too, but it sees only one.
-        format!("the line is not a JSON object: {}", error.to_string().replace(" at line 1 column ", " at column "))
+        // The parser counts lines too, but it sees only one. It may quote a piece of any length.
+        let problem = error.to_string().replace(" at line 1 column ", " at column ");
+        let short: String = problem.chars().take(200).collect();
+        format!("the line is not a JSON object: {short}")
     })?;
     cells.into_record(line, read_time)
 }
@@ -80,4 +82,5 @@ fn next(input: &mut impl BufRead, into: &mut Vec<u8>, limit: usize) -> std::io::
 }
 
 #[cfg(test)]
+#[path = "lines_tests.rs"]
 mod tests;

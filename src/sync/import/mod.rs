@@ -2,7 +2,7 @@
 //!
 //! Three steps. A source is read into [`Record`]s, and what cannot be one is rejected by line
 //! (`lines.rs` for JSON lines, `table.rs` for databases, `fields.rs` for what both share). All
-//! records are matched with the events that are there (`matching.rs`). What is left is appended.
+//! records are matched with the events that are there (`matching.rs`, `claims.rs`). What is left is appended.
 //! Export is here too, because its lines are what an import reads back (`export.rs`).
 
 use std::fs::File;
@@ -16,6 +16,7 @@ use crate::time::Timestamp;
 
 use super::event::{Origin, SyncEvent};
 
+mod claims;
 mod export;
 mod fields;
 mod lines;
@@ -117,10 +118,7 @@ pub(crate) fn read_path(path: &Path, read_time: ReadTime<'_>) -> Result<Source> 
     let mut file = File::open(path).map_err(|error| Error::io("open", path, error))?;
     let mut start = Vec::new();
     let magic_length = SQLITE_MAGIC.len() as u64;
-    (&mut file)
-        .take(magic_length)
-        .read_to_end(&mut start)
-        .map_err(|error| Error::io("read", path, error))?;
+    (&mut file).take(magic_length).read_to_end(&mut start).map_err(|error| Error::io("read", path, error))?;
     if start == SQLITE_MAGIC {
         // SQLite opens the file itself. Ours is closed first: closing it later would drop the
         // locks that this process holds on the same file.
@@ -131,4 +129,5 @@ pub(crate) fn read_path(path: &Path, read_time: ReadTime<'_>) -> Result<Source> 
 }
 
 #[cfg(test)]
-mod fixture_tests;
+#[path = "fixture_tests.rs"]
+mod tests;

@@ -47,11 +47,12 @@ fn open(path: &Path) -> Result<Connection> {
         error.sqlite_error_code(),
         Some(rusqlite::ErrorCode::CannotOpen | rusqlite::ErrorCode::ReadOnly)
     );
-    if no_room && wal_is_empty && let Some(text) = path.to_str() {
-        let uri = format!(
-            "file:{}?immutable=1",
-            text.replace('%', "%25").replace('?', "%3f").replace('#', "%23")
-        );
+    if no_room
+        && wal_is_empty
+        && let Some(text) = path.to_str()
+    {
+        let uri =
+            format!("file:{}?immutable=1", text.replace('%', "%25").replace('?', "%3f").replace('#', "%23"));
         if let Ok(db) = attempt(uri.as_ref(), OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX) {
             return Ok(db);
         }

@@ -1,0 +1,441 @@
+//! Log to projection: catching up, comparing, healing, rebuilding. One apply, different ranges.
+//!
+//! Only this module and the store see both sides. Memory is one step: at most [`STEP_ROWS`] rows or
+//! about [`STEP_BYTES`] of payload, whatever the log's size.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{self, Decoded};
+use crate::error::{Error, Result};
+use crate::event::{Event, Value};
+use crate::finding::{Finding, FindingKind};
+use crate::log::cursor::{Cursor, Entry};
+use crate::log::deletion::Deletion;
+use crate::log::frame::HEADER_LEN;
+use crate::log::heal::{Donor, DonorFrame};
+use crate::log::view::LogView;
+use crate::projection::rebuild::Rebuild;
+use crate::projection::row::Row;
+use crate::projection::schema::Schema;
+use crate::projection::{Applied, Connection, Outcome, Projection, Step, Trouble, compare};
+
+const STEP_ROWS: usize = 512;
+const STEP_BYTES: usize = 1024 * 1024;
+
+/// What a replay did to the rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayReport {
+    /// Rows that were missing and are back.
+    pub restored: u64,
+    /// Rows that differed from their events and were replaced.
+    pub replaced: u64,
+    /// Rows that no event explains, moved to the table `synclog_set_aside`.
+    pub set_aside: u64,
+    /// Rows that were compared and found equal.
+    pub already_present: u64,
+    /// Rows that still differ after they were healed, because of a trigger for example.
+    pub unhealable: u64,
+    /// Whether a new database was built.
+    pub rebuilt: bool,
+}
+
+impl ReplayReport {
+    fn add(&mut self, changes: crate::projection::Changes) {
+        self.restored += changes.restored;
+        self.replaced += changes.replaced;
+        self.set_aside += changes.set_aside;
+        self.already_present += changes.already_present;
+    }
+
+    /// Whether the rows were all there and equal.
+    pub fn changed_nothing(&self) -> bool {
+        self.restored + self.replaced + self.set_aside + self.unhealable == 0 && !self.rebuilt
+    }
+}
+
+/// Why a replay stopped: the side that failed.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    Log(Error),
+    View(Trouble),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Log(error)
+    }
+}
+
+impl From<Trouble> for Stop {
+    fn from(trouble: Trouble) -> Self {
+        Self::View(trouble)
+    }
+}
+
+impl Stop {
+    pub(crate) fn into_error(self, database: &Path) -> Error {
+        match self {
+            Self::Log(error) => error,
+            Self::View(trouble) => trouble.into_error(database),
+        }
+    }
+}
+
+/// One stretch of the log, ready to be applied or compared.
+#[derive(Default)]
+pub(crate) struct Stretch {
+    pub(crate) step: Step,
+    /// Unknown events and damage.
+    pub(crate) findings: Vec<Finding>,
+    /// Seqs whose frames are damaged or missing: nothing can be said about their rows.
+    pub(crate) damaged: Vec<(u64, u64)>,
+    pub(crate) events: u64,
+    /// Erased events: seq, segment, offset.
+    erased: Vec<(u64, u64, u64)>,
+}
+
+impl Stretch {
+    /// Hands on what was erased and deleted here.
+    pub(crate) fn note_erasures(&self, erasures: &mut Erasures, view: &LogView) {
+        for (seq, segment, offset) in &self.erased {
+            erasures.erased(*seq, view.log.segment_path(*segment), *offset);
+        }
+        erasures.deleted(&self.step.deleted);
+    }
+}
+
+/// Erased events must be covered by a deletion record further on; those that are not are damage.
+#[derive(Default)]
+pub(crate) struct Erasures {
+    /// First seq, last seq, and where the first one lies.
+    erased: Vec<(u64, u64, PathBuf, u64)>,
+    deleted: Vec<(u64, u64)>,
+}
+
+impl Erasures {
+    pub(crate) fn erased(&mut self, seq: u64, file: PathBuf, offset: u64) {
+        match self.erased.last_mut() {
+            Some((_, last, ..)) if *last + 1 == seq => *last = seq,
+            _ => self.erased.push((seq, seq, file, offset)),
+        }
+    }
+
+    pub(crate) fn deleted(&mut self, ranges: &[(u64, u64)]) {
+        self.deleted.extend(ranges);
+    }
+
+    /// What was erased without a record.
+    pub(crate) fn unexplained(&mut self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for (first, last, file, offset) in std::mem::take(&mut self.erased) {
+            let covered = |seq: u64| self.deleted.iter().any(|(low, high)| (*low..=*high).contains(&seq));
+            let mut open = None;
+            for seq in first..=last + 1 {
+                let bare = seq <= last && !covered(seq);
+                match (open, bare) {
+                    (None, true) => open = Some(seq),
+                    (Some(from), false) => {
+                        let what = "the payload is zeros, and no deletion record covers it";
+                        findings.push(
+                            Finding::new(FindingKind::DamagedFrame, what).seqs(from, seq - 1).at(&file, offset),
+                        );
+                        open = None;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        findings
+    }
+}
+
+/// Reads the next stretch; `None` at the horizon.
+pub(crate) fn gather<E: Event>(cursor: &mut Cursor) -> Result<Option<Stretch>> {
+    let mut stretch = Stretch::default();
+    let (mut bytes, mut entries) = (0, 0);
+    while stretch.step.rows.len() < STEP_ROWS && entries < 4 * STEP_ROWS && bytes < STEP_BYTES {
+        let Some(entry) = cursor.next()? else { break };
+        entries += 1;
+        match entry {
+            Entry::Event { header, raw, payload } => {
+                bytes += payload.len();
+                stretch.events += 1;
+                stretch.step.applied = Some(Applied { seq: header.seq, sum: header.sum });
+                match codec::decode::<E>(&header, payload) {
+                    Decoded::Event { event, key } => {
+                        stretch.step.rows.push(codec::row_of(header.seq, &event, key, raw));
+                    }
+                    Decoded::Unknown(reason) => {
+                        stretch.step.absent.push((header.seq, header.seq, "unknown"));
+                        let what = format!("kept in the log and not projected: {reason}");
+                        stretch.findings.push(Finding::new(FindingKind::UnknownEvent, what).seq(header.seq));
+                    }
+                }
+            }
+            Entry::Deletion { payload } => {
+                if let Some(record) = Deletion::decode(payload) {
+                    stretch.step.deleted.extend(record.ranges);
+                }
+            }
+            Entry::Erased { seq, segment, offset } => {
+                stretch.events += 1;
+                stretch.erased.push((seq, segment, offset));
+                stretch.step.absent.push((seq, seq, "erased"));
+            }
+            Entry::Damage(finding) => {
+                if let Some(first) = finding.seq {
+                    stretch.damaged.push((first, finding.last_seq.unwrap_or(first)));
+                }
+                stretch.findings.push(finding);
+            }
+        }
+    }
+    Ok((entries > 0).then_some(stretch))
+}
+
+/// A stretch without damage, or the error that names it: rows are never built over a gap, and rows
+/// of events that the log has lost are never dropped.
+fn sound(stretch: Stretch, view_dir: &Path) -> Result<Stretch> {
+    if crate::log::open::any_damage(&stretch.findings) {
+        return Err(Error::Damaged { dir: view_dir.into(), findings: stretch.findings });
+    }
+    Ok(stretch)
+}
+
+/// Applies everything from the cursor to its horizon, reads each step back, and heals once what
+/// differs. `applied` is told after each step how far the rows are now.
+pub(crate) fn catch_up<E: Event>(
+    projection: &mut Projection,
+    cursor: &mut Cursor,
+    dir: &Path,
+    report: &mut ReplayReport,
+    findings: &mut Vec<Finding>,
+    mut applied: impl FnMut(u64, &[u64]),
+) -> Result<(), Stop> {
+    while let Some(stretch) = gather::<E>(cursor)? {
+        let stretch = sound(stretch, dir)?;
+        report.add(projection.apply(&stretch.step)?);
+        let unhealed = verify_step(projection, &stretch.step.rows, report, findings)?;
+        findings.extend(stretch.findings);
+        if let Some(newest) = stretch.step.applied {
+            applied(newest.seq, &unhealed);
+        }
+    }
+    Ok(())
+}
+
+/// Reads rows back through the second connection; heals a difference once and compares again (P6).
+/// Returns the seqs that still differ.
+pub(crate) fn verify_step(
+    projection: &mut Projection,
+    rows: &[Row],
+    report: &mut ReplayReport,
+    findings: &mut Vec<Finding>,
+) -> Outcome<Vec<u64>> {
+    let differing = projection.read_back(rows)?;
+    if differing.is_empty() {
+        return Ok(Vec::new());
+    }
+    let wrong: Vec<Row> =
+        rows.iter().filter(|row| differing.iter().any(|(seq, _)| *seq == row.seq)).cloned().collect();
+    projection.apply(&Step { rows: wrong.clone(), ..Step::default() })?;
+    let still = projection.read_back(&wrong)?;
+    report.unhealable += still.len() as u64;
+    for (seq, columns) in &still {
+        let what = if columns.is_empty() {
+            "is not there".into()
+        } else {
+            format!("differs in {}", columns.join(", "))
+        };
+        let what = format!("the row {what} after it was written twice: look for a trigger on its table");
+        findings.push(Finding::new(FindingKind::RowUnhealable, what).seq(*seq).file(projection.path()));
+        tracing::error!(seq, "a row differs from its event after it was healed (P6)");
+    }
+    Ok(still.into_iter().map(|(seq, _)| seq).collect())
+}
+
+/// How the rows of one stretch differ from the events.
+pub(crate) struct Differences {
+    /// Seq and columns; no columns where the row is missing.
+    pub(crate) rows: Vec<(u64, Vec<&'static str>)>,
+    /// Ids of rows that no event explains.
+    pub(crate) unknown: Vec<i64>,
+    /// Ids of rows of events that were erased.
+    pub(crate) erased: Vec<i64>,
+}
+
+/// Compares one stretch with the rows from `floor` up to the stretch's last seq.
+pub(crate) fn compare_stretch(
+    db: &Connection,
+    schema: &Schema,
+    stretch: &Stretch,
+    floor: i64,
+    ceiling: i64,
+) -> Outcome<Differences> {
+    let rows = compare::read_back(db, schema, &stretch.step.rows)?;
+    let (mut unknown, mut erased) = (Vec::new(), Vec::new());
+    let gone: Vec<_> = stretch.step.absent.iter().filter(|(_, _, why)| *why == "erased").map(|(a, b, _)| (*a, *b)).collect();
+    let mut from = floor;
+    let mut known = stretch.step.rows.iter().map(|row| row.seq as i64).peekable();
+    while from <= ceiling {
+        let ids = compare::ids_between(db, schema, from, ceiling, 4 * STEP_ROWS)?;
+        let Some(last) = ids.last().copied() else { break };
+        for id in ids {
+            while known.next_if(|seq| *seq < id).is_some() {}
+            if known.peek() == Some(&id) {
+                continue;
+            }
+            let within = |ranges: &[(u64, u64)]| {
+                id > 0 && ranges.iter().any(|(first, last)| (*first..=*last).contains(&(id as u64)))
+            };
+            if within(&stretch.damaged) {
+                continue; // the row may be the only copy
+            }
+            if within(&gone) { erased.push(id) } else { unknown.push(id) }
+        }
+        from = last + 1;
+    }
+    Ok(Differences { rows, unknown, erased })
+}
+
+/// Compares every row with its event, both ways, and heals what differs.
+pub(crate) fn heal_all<E: Event>(
+    projection: &mut Projection,
+    view: &LogView,
+    report: &mut ReplayReport,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Stop> {
+    let (mut cursor, missing) = view.cursor(view.first_seq(), true)?;
+    if !missing.is_empty() {
+        return Err(Error::Damaged { dir: view.log.store_dir.clone(), findings: missing }.into());
+    }
+    let mut floor = i64::MIN;
+    loop {
+        let Some(stretch) = gather::<E>(&mut cursor)? else { break };
+        let stretch = sound(stretch, &view.log.store_dir)?;
+        let ceiling = cursor.next_seq() as i64 - 1;
+        let differences =
+            compare_stretch(projection.reader(), projection.schema(), &stretch, floor, ceiling)?;
+        heal_stretch(projection, stretch, differences, report, findings)?;
+        floor = ceiling + 1;
+    }
+    // Rows behind the last event.
+    loop {
+        let ids = compare::ids_between(projection.reader(), projection.schema(), floor, i64::MAX, STEP_ROWS)?;
+        if ids.is_empty() {
+            break;
+        }
+        report.add(projection.apply(&Step { unknown: ids, ..Step::default() })?);
+    }
+    Ok(())
+}
+
+fn heal_stretch(
+    projection: &mut Projection,
+    stretch: Stretch,
+    differences: Differences,
+    report: &mut ReplayReport,
+    findings: &mut Vec<Finding>,
+) -> Outcome<()> {
+    let equal = stretch.step.rows.len() - differences.rows.len();
+    report.already_present += equal as u64;
+    let is_wrong = |row: &Row| differences.rows.iter().any(|(seq, _)| *seq == row.seq);
+    let newest = stretch.step.applied.filter(|newest| newest.seq > projection.applied().seq);
+    let step = Step {
+        rows: stretch.step.rows.into_iter().filter(is_wrong).collect(),
+        absent: stretch.step.absent,
+        deleted: differences
+            .erased
+            .iter()
+            .map(|id| (*id as u64, *id as u64))
+            .chain(stretch.step.deleted)
+            .collect(),
+        unknown: differences.unknown,
+        applied: newest,
+    };
+    if step.rows.is_empty() && step.unknown.is_empty() && step.deleted.is_empty() && newest.is_none() {
+        return Ok(());
+    }
+    report.add(projection.apply(&step)?);
+    verify_step(projection, &step.rows, report, findings)?;
+    Ok(())
+}
+
+/// Builds a new database from the log and puts it in the old one's place. `old` is what can still be
+/// read of the old one; rows there that no event explains are carried over as set aside.
+pub(crate) fn rebuild<E: Event>(
+    database: &Path,
+    schema: &Schema,
+    view: &LogView,
+    old: Option<Connection>,
+    wait: Duration,
+    report: &mut ReplayReport,
+) -> Result<(), Stop> {
+    let (mut cursor, missing) = view.cursor(view.first_seq(), true)?;
+    if !missing.is_empty() {
+        return Err(Error::Damaged { dir: view.log.store_dir.clone(), findings: missing }.into());
+    }
+    let mut new = Rebuild::start(database, schema.clone(), view.store)?;
+    while let Some(stretch) = gather::<E>(&mut cursor)? {
+        let stretch = sound(stretch, &view.log.store_dir)?;
+        report.add(new.apply(&stretch.step)?);
+    }
+    if let Some(old) = old {
+        report.set_aside += new.keep_unexplained(&old, "no event explains this row")?;
+    }
+    new.finish(wait)?;
+    report.rebuilt = true;
+    Ok(())
+}
+
+/// Fills an empty, private database from the log, for a reader who cannot open the store's own. What
+/// is damaged is left out: the caller has its findings.
+pub(crate) fn fill<E: Event>(db: &Connection, schema: &Schema, view: &LogView) -> Result<Applied, Stop> {
+    let (mut cursor, _) = view.cursor(view.first_seq(), true)?;
+    let mut applied = Applied::default();
+    db.execute_batch("BEGIN").map_err(Trouble::from)?;
+    while let Some(stretch) = gather::<E>(&mut cursor)? {
+        crate::projection::apply_in(db, schema, &stretch.step, applied)?;
+        applied = stretch.step.applied.unwrap_or(applied);
+    }
+    db.execute_batch("COMMIT").map_err(Trouble::from)?;
+    Ok(applied)
+}
+
+/// Rows as a source of frames for [`crate::log::heal`].
+pub(crate) struct RowDonor<'a, E> {
+    db: &'a Connection,
+    schema: &'a Schema,
+    event: std::marker::PhantomData<E>,
+}
+
+impl<'a, E: Event> RowDonor<'a, E> {
+    pub(crate) fn new(db: &'a Connection, schema: &'a Schema) -> Self {
+        Self { db, schema, event: std::marker::PhantomData }
+    }
+}
+
+impl<E: Event> Donor for RowDonor<'_, E> {
+    fn frame(&mut self, seq: u64) -> Result<Option<DonorFrame>> {
+        let id = seq as i64;
+        // A database that cannot be read gives nothing; the damage is then named as what it is.
+        let Ok(mut rows) = compare::rows_between(self.db, self.schema, id, id, 1) else { return Ok(None) };
+        let Some(row) = rows.pop() else { return Ok(None) };
+        let Value::Blob(header) = row.frame else { return Ok(None) };
+        let key = match row.key {
+            Value::Null => None,
+            Value::Text(key) => Some(key),
+            _ => return Ok(None),
+        };
+        if header.len() != HEADER_LEN {
+            return Ok(None);
+        }
+        let version = u16::from_le_bytes([header[4], header[5]]);
+        let payload =
+            E::from_row(&row.values).and_then(|event| codec::payload_again(&event, key.as_deref(), version));
+        Ok(payload.ok().map(|payload| DonorFrame { header, payload }))
+    }
+}

@@ -1,0 +1,130 @@
+//! Idempotency keys: which event has which key.
+//!
+//! Keys live in the rows. What is durable and not yet a row is remembered here, so that a key is
+//! never missed between the two.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::disk::FileIdentity;
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::projection::schema::Schema;
+use crate::projection::{self, Connection};
+
+/// Keys that may be remembered while the rows lag behind; beyond that keyed appends are refused.
+const REMEMBERED: usize = 16 * 1024;
+
+/// What the keys of a batch say.
+pub(super) enum Consulted {
+    /// None of them is known.
+    New,
+    /// All of them are known, with the same content: the seqs of the first time.
+    Repeated(Vec<u64>),
+}
+
+/// Looks keys up. Belongs to the committer alone.
+pub(super) struct KeyIndex<E> {
+    database: PathBuf,
+    schema: Schema,
+    db: Option<Connection>,
+    identity: Option<FileIdentity>,
+    /// Every event after this seq that has a key is in `recent` or in a row.
+    complete_from: u64,
+    recent: HashMap<String, (u64, E)>,
+    order: VecDeque<(u64, String)>,
+}
+
+impl<E: Event> KeyIndex<E> {
+    /// An index for a store whose newest event is `last_seq`.
+    pub(super) fn new(database: PathBuf, schema: Schema, last_seq: u64) -> Self {
+        Self {
+            database,
+            schema,
+            db: None,
+            identity: None,
+            complete_from: last_seq,
+            recent: HashMap::new(),
+            order: VecDeque::new(),
+        }
+    }
+
+    /// Remembers the key of an event that has just become durable.
+    pub(super) fn remember(&mut self, key: String, seq: u64, event: E) {
+        if self.order.len() >= REMEMBERED {
+            // Only rows can answer for these from now on.
+            self.recent.clear();
+            self.order.clear();
+            self.complete_from = seq;
+            return;
+        }
+        self.order.push_back((seq, key.clone()));
+        self.recent.insert(key, (seq, event));
+    }
+
+    /// What the keys of a batch say, given that the rows reflect `applied`.
+    pub(super) fn consult(&mut self, keyed: &[Option<(String, E, E)>], applied: u64) -> Result<Consulted> {
+        while self.order.front().is_some_and(|(seq, _)| *seq <= applied) {
+            if let Some((_, key)) = self.order.pop_front() {
+                self.recent.remove(&key);
+            }
+        }
+        let (mut seqs, mut unknown) = (Vec::new(), 0);
+        for (index, entry) in keyed.iter().enumerate() {
+            let Some((key, given, _)) = entry else {
+                unknown += 1;
+                continue;
+            };
+            if keyed[..index].iter().flatten().any(|(earlier, _, _)| earlier == key) {
+                return Err(Error::invalid("key", format!("{key:?} stands twice in one batch")));
+            }
+            let found = match self.recent.get(key) {
+                Some((seq, event)) => Some((*seq, event.clone())),
+                None if applied < self.complete_from => {
+                    let reason = format!("rows reflect events up to {applied} of {}", self.complete_from);
+                    return Err(Error::KeysUnavailable { reason });
+                }
+                None => self.find_row(key)?,
+            };
+            match found {
+                None => unknown += 1,
+                Some((seq, event)) if given.repeats(&event) => seqs.push(seq),
+                Some((seq, _)) => return Err(Error::KeyConflict { key: key.clone(), seq }),
+            }
+        }
+        match (seqs.first(), unknown) {
+            (None, _) => Ok(Consulted::New),
+            (Some(_), 0) => Ok(Consulted::Repeated(seqs)),
+            (Some(seq), _) => {
+                let key = keyed.iter().flatten().map(|(key, _, _)| key.clone()).next().unwrap_or_default();
+                Err(Error::KeyConflict { key, seq: *seq })
+            }
+        }
+    }
+
+    fn find_row(&mut self, key: &str) -> Result<Option<(u64, E)>> {
+        let unavailable = |reason: String| Error::KeysUnavailable { reason };
+        // The database may have been replaced since, by a rebuild for example.
+        let identity = crate::disk::identity(&self.database).ok().flatten();
+        if self.db.is_none() || identity != self.identity {
+            self.identity = identity;
+            let db = projection::open_for_reading(&self.database, Duration::from_millis(50))
+                .map_err(|trouble| unavailable(trouble.reason().to_owned()))?;
+            self.db = Some(db);
+        }
+        let Some(db) = &self.db else { return Ok(None) };
+        let found = projection::row_with_key(db, &self.schema, key);
+        let row = match found {
+            Ok(row) => row,
+            Err(trouble) => {
+                self.db = None;
+                return Err(unavailable(trouble.reason().to_owned()));
+            }
+        };
+        let Some(row) = row else { return Ok(None) };
+        let event = E::from_row(&row.values)
+            .map_err(|error| unavailable(format!("the row of event {} cannot be read: {error}", row.id)))?;
+        Ok(Some((row.id.max(0) as u64, event)))
+    }
+}

@@ -1,0 +1,364 @@
+//! The store: a log and its projection, for any event type.
+//!
+//! One event down: prepare and encode (an error means that nothing was written), join the queue, one
+//! write and one sync with whatever else is waiting (the durability point), one SQLite transaction,
+//! read back and compare. Back up: lock, recovery, open the projection, compare, replay what is
+//! missing, report. Read next: [`commit`], where all locks are.
+
+mod commit;
+mod keys;
+mod open;
+mod options;
+mod project;
+mod reader;
+mod report;
+mod verify;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::codec::{check_key, encode};
+use crate::disk::{Disk, RealDisk};
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::finding::Finding;
+use crate::lock::WriterLock;
+use crate::log::directory::LogDir;
+use crate::log::open::OpenLog;
+use crate::log::writer::{Limits, MAX_BATCH, batch_len};
+use crate::projection::schema::Schema;
+use crate::replay::{ReplayReport, RowDonor};
+use crate::store_id::StoreId;
+use crate::time::Timestamp;
+
+use commit::{Committer, Entry, Shared, Slot, lock};
+pub use options::{MAX_EVENT_BYTES, Options};
+pub use reader::{Item, Items, Reader, Stored};
+pub use report::OpenReport;
+pub use verify::VerifySummary;
+
+/// The answer to an append: the event is on disk (P1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Receipt {
+    /// The event's seq.
+    pub seq: u64,
+    /// Whether its row is in SQLite, read back and compared (P6). Where it is not, it follows by
+    /// itself.
+    pub projected: bool,
+}
+
+/// A store that is open for writing. Cheap to clone; the last clone closes it.
+///
+/// ```
+/// # use synclog::{Company, Level, Options, Store, SyncEvent};
+/// # let dir = tempfile::tempdir().unwrap();
+/// let store = Store::<SyncEvent>::open(dir.path(), Options::default())?;
+/// let company = Company::new("8f0c1d52", "4401", "Acme Traders");
+/// let receipt = store.append(SyncEvent::new(company, Level::Info, "Sync started"))?;
+/// assert_eq!(receipt.seq, 1);
+/// store.close()?;
+/// # Ok::<(), synclog::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Store<E: Event> {
+    inner: Arc<Inner<E>>,
+}
+
+struct Inner<E: Event> {
+    dir: PathBuf,
+    id: StoreId,
+    shared: Arc<Shared<E>>,
+    threads: Mutex<Option<Threads>>,
+    report: OpenReport,
+    options: Options,
+}
+
+struct Threads {
+    committer: JoinHandle<()>,
+    projector: JoinHandle<()>,
+    _lock: WriterLock,
+}
+
+/// A batch on its way to the disk; [`Store::submit`] returns one.
+#[must_use = "the batch may still fail; wait for it"]
+pub struct Ticket<E: Event> {
+    slot: Arc<Slot>,
+    shared: Arc<Shared<E>>,
+}
+
+impl<E: Event> Ticket<E> {
+    /// Waits until the batch is durable, then for its rows at most as long as
+    /// [`Options::projection_wait`]. One receipt for each event, in order.
+    pub fn wait(self) -> Result<Vec<Receipt>> {
+        let seqs = self.slot.wait()?;
+        Ok(receipts(&self.shared, seqs))
+    }
+
+    /// Whether [`Ticket::wait`] would find the batch durable or failed already.
+    pub fn is_ready(&self) -> bool {
+        self.slot.poll().is_some()
+    }
+}
+
+fn receipts<E: Event>(shared: &Shared<E>, seqs: Vec<u64>) -> Vec<Receipt> {
+    // Rows follow in order: where the last one is there, all are.
+    if let Some(last) = seqs.iter().max() {
+        shared.wait_projected(*last);
+    }
+    let progress = shared.progress();
+    seqs.into_iter()
+        .map(|seq| Receipt { seq, projected: progress.applied >= seq && !progress.unhealed.contains(&seq) })
+        .collect()
+}
+
+impl<E: Event> Store<E> {
+    /// Opens the store in `dir` for writing: waits for the lock, recovers the log, brings the rows
+    /// up to date. See [`Store::open_report`] for what it found.
+    pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Self> {
+        Self::open_on(Arc::new(RealDisk), dir.as_ref(), options, false)
+    }
+
+    pub(crate) fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: Options, trust_log: bool) -> Result<Self> {
+        let opened = open::open::<E>(disk, dir, &options, trust_log)?;
+        let position = opened.writer.position();
+        let applied = opened.projector.open.as_ref().map_or(0, |(projection, _)| projection.applied().seq);
+        let shared = Arc::new(Shared::new(position, applied, opened.pending, options.projection_wait));
+        let keys = keys::KeyIndex::new(
+            opened.projector.database.clone(),
+            opened.projector.schema.clone(),
+            position.seq - 1,
+        );
+        let dir = opened.projector.log.store_dir.clone();
+        let id = opened.writer.store();
+        let committer = Committer {
+            shared: Arc::clone(&shared),
+            writer: opened.writer,
+            keys,
+            idle_mark: options.idle_mark,
+        };
+        let spawn_error = |error| Error::io("start a thread for", &dir, error);
+        let committer = std::thread::Builder::new()
+            .name("synclog-commit".into())
+            .spawn(move || committer.run())
+            .map_err(spawn_error)?;
+        let (projector, also, wait) = (opened.projector, Arc::clone(&shared), options.projection_wait);
+        let projector = std::thread::Builder::new()
+            .name("synclog-project".into())
+            .spawn(move || project::run::<E>(projector, &also, wait))
+            .map_err(spawn_error)?;
+        let threads = Threads { committer, projector, _lock: opened.lock };
+        let report = opened.report;
+        let threads = Mutex::new(Some(threads));
+        Ok(Self { inner: Arc::new(Inner { dir, id, shared, threads, report, options }) })
+    }
+
+    /// Appends one event. When this returns, the event is on disk (P1).
+    pub fn append(&self, event: E) -> Result<Receipt> {
+        self.append_keyed(event, None)
+    }
+
+    /// Appends one event under an idempotency key of up to [`crate::MAX_KEY_BYTES`] bytes: the same
+    /// append again returns the same seq; another event under the same key is
+    /// [`Error::KeyConflict`].
+    pub fn append_with_key(&self, event: E, key: &str) -> Result<Receipt> {
+        self.append_keyed(event, Some(key.to_owned()))
+    }
+
+    fn append_keyed(&self, event: E, key: Option<String>) -> Result<Receipt> {
+        let receipts = self.submit_keyed(vec![(event, key)])?.wait()?;
+        receipts.first().copied().ok_or(Error::Closed)
+    }
+
+    /// Appends a batch atomically: after a crash all of it is there, or nothing. Its frames may take
+    /// up to 32 MiB. An empty batch is fine and writes nothing.
+    pub fn append_all(&self, events: impl IntoIterator<Item = E>) -> Result<Vec<Receipt>> {
+        self.submit(events)?.wait()
+    }
+
+    /// Puts a batch into the queue and returns a ticket to wait on. Blocks only while 64 MiB of
+    /// events are waiting.
+    pub fn submit(&self, events: impl IntoIterator<Item = E>) -> Result<Ticket<E>> {
+        self.submit_keyed(events.into_iter().map(|event| (event, None)).collect())
+    }
+
+    /// Like [`Store::submit`], with an idempotency key for each event that has one. Where all keys
+    /// are known with the same content, the batch is a repeat; where only some are, it is refused.
+    pub fn submit_keyed(&self, events: Vec<(E, Option<String>)>) -> Result<Ticket<E>> {
+        let slot = Arc::new(Slot::default());
+        let ticket = Ticket { slot: Arc::clone(&slot), shared: Arc::clone(&self.inner.shared) };
+        if let Some(cause) = self.inner.shared.dead() {
+            return Err(Error::Dead { cause });
+        }
+        let now = Timestamp::now();
+        let (mut encoded, mut keyed) = (Vec::with_capacity(events.len()), Vec::with_capacity(events.len()));
+        for (given, key) in events {
+            if let Some(key) = &key {
+                check_key(key)?;
+            }
+            let mut event = given.clone();
+            event.prepare(now)?;
+            encoded.push(encode(&event, key.as_deref(), self.inner.options.max_event_bytes)?);
+            keyed.push(key.map(|key| (key, given, event)));
+        }
+        let bytes = batch_len(&encoded);
+        if bytes > MAX_BATCH {
+            return Err(Error::TooLarge { what: "the batch", bytes, limit: MAX_BATCH });
+        }
+        if encoded.is_empty() {
+            slot.put(Ok(Vec::new()));
+        } else {
+            self.inner.shared.join(Entry { events: encoded, keyed, slot })?;
+        }
+        Ok(ticket)
+    }
+
+    /// The store's directory, absolute.
+    pub fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+
+    /// The store's identity.
+    pub fn id(&self) -> StoreId {
+        self.inner.id
+    }
+
+    /// What opening found and did.
+    pub fn open_report(&self) -> &OpenReport {
+        &self.inner.report
+    }
+
+    /// The seq of the newest durable event; 0 in an empty store.
+    pub fn last_seq(&self) -> u64 {
+        self.inner.shared.progress().durable.seq - 1
+    }
+
+    /// The newest event whose row is in SQLite.
+    pub fn applied_seq(&self) -> u64 {
+        self.inner.shared.progress().applied
+    }
+
+    /// Why the rows do not follow the log at present; `None` where they do.
+    pub fn projection_trouble(&self) -> Option<String> {
+        self.inner.shared.progress().trouble
+    }
+
+    /// Waits until every durable event has its row, at most `wait`. True where that is so.
+    pub fn wait_projected(&self, wait: Duration) -> bool {
+        self.inner.shared.wait_caught_up(Instant::now() + wait)
+    }
+
+    /// A reader of this store that sees everything durable at this moment.
+    pub fn reader(&self) -> Result<Reader<E>> {
+        let progress = self.inner.shared.progress();
+        Reader::beside(&self.inner.dir, self.inner.id, progress.durable)
+    }
+
+    /// Finishes the queue, proves the last group with a mark, and releases the lock. Other clones of
+    /// this handle then get [`Error::Closed`]. Needs no free space on the disk. An error where an
+    /// earlier write or sync had failed.
+    pub fn close(self) -> Result<()> {
+        self.inner.shut();
+        match self.inner.shared.dead() {
+            Some(cause) => Err(Error::Dead { cause }),
+            None => Ok(()),
+        }
+    }
+
+    /// Compares every row with its event, both ways, and mends what differs; or builds a new
+    /// database. Takes the lock, so no other handle may be writing.
+    pub fn replay(dir: impl AsRef<Path>, options: Options, rebuild: bool) -> Result<(ReplayReport, OpenReport)> {
+        let options = options.create(false);
+        let mut opened = open::open::<E>(Arc::new(RealDisk), dir.as_ref(), &options, false)?;
+        let position = opened.writer.position();
+        if let Some(pending) = opened.pending {
+            let path = opened.projector.database.clone();
+            return Err(Error::Projection { path, reason: pending, busy: true });
+        }
+        if !(rebuild && opened.report.replay.rebuilt) {
+            opened
+                .projector
+                .replay_all::<E>(position, rebuild, options.projection_wait)
+                .map_err(|stop| stop.into_error(&opened.projector.database))?;
+        }
+        opened.writer.mark()?;
+        opened.report.findings.append(&mut opened.projector.findings);
+        Ok((opened.projector.report, opened.report))
+    }
+
+    /// Brings damaged frames back from their rows, in every segment, and returns what came back and
+    /// what is lost. With `dry_run` nothing changes. With `trust_log` an applied seq beyond the
+    /// log's end is given up: the log is taken for whole.
+    pub fn repair(
+        dir: impl AsRef<Path>,
+        options: Options,
+        dry_run: bool,
+        trust_log: bool,
+    ) -> Result<RepairReport> {
+        let schema = Schema::new(&E::TABLE)?;
+        let dir = crate::disk::absolute(dir.as_ref())
+            .map_err(|error| Error::io("resolve", dir.as_ref(), error))?;
+        let log = LogDir::new(Arc::new(RealDisk), &dir);
+        let found = open::contents(&log)?;
+        if found != open::Contents::Store {
+            return Err(open::no_store(&log, &found, false));
+        }
+        let lock = if dry_run { None } else { Some(WriterLock::acquire(&dir, options.lock_wait)?) };
+        let store = log.list()?.segments.last().map(|header| header.store);
+        let peeked = open::peek(&dir, &schema, store, options.projection_wait);
+        let mut rows = peeked.db.as_ref().map(|db| RowDonor::<E>::new(db, &schema));
+        let mut none = crate::log::heal::NoDonor;
+        let mut with = OpenLog {
+            limits: Limits::default(),
+            now: Timestamp::now().as_micros(),
+            witness: peeked.witness.filter(|_| !trust_log),
+            donor: match &mut rows {
+                Some(rows) => rows,
+                None => &mut none,
+            },
+            busy: peeked.busy,
+        };
+        let (done, lost) = crate::log::open::repair(&log, &mut with, dry_run)?;
+        drop(rows);
+        drop(lock);
+        Ok(RepairReport {
+            healed_events: done.healed_events,
+            findings: done.findings,
+            quarantined: done.quarantined,
+            lost,
+        })
+    }
+}
+
+/// What a repair of the log did.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct RepairReport {
+    /// Events whose frames came back, bit for bit.
+    pub healed_events: u64,
+    /// What was healed, cleared or noticed.
+    pub findings: Vec<Finding>,
+    /// Files with the bytes that were put aside.
+    pub quarantined: Vec<PathBuf>,
+    /// What could not be brought back.
+    pub lost: Vec<Finding>,
+}
+
+impl<E: Event> Inner<E> {
+    fn shut(&self) {
+        let Some(threads) = lock(&self.threads).take() else { return };
+        self.shared.close();
+        let _ = threads.committer.join();
+        self.shared.close_projection();
+        let _ = threads.projector.join();
+    }
+}
+
+impl<E: Event> Drop for Inner<E> {
+    fn drop(&mut self) {
+        self.shut();
+    }
+}
+

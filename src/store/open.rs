@@ -1,0 +1,216 @@
+//! Opening a store for writing: lock, recovery, projection, replay, threads.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::disk::{self, Disk};
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::finding::{Finding, FindingKind};
+use crate::lock::WriterLock;
+use crate::log::directory::LogDir;
+use crate::log::heal::{Donor, NoDonor};
+use crate::log::open::{self as log_open, OpenLog, Recovered};
+use crate::log::survey::Witness;
+use crate::log::writer::LogWriter;
+use crate::projection::schema::Schema;
+use crate::projection::{self, Connection, Trouble};
+use crate::replay::{RowDonor, Stop};
+use crate::store_id::StoreId;
+use crate::time::Timestamp;
+
+use super::options::Options;
+use super::project::{Projector, database_exists};
+use super::report::OpenReport;
+
+/// A store that is locked and recovered, before its threads start.
+pub(super) struct Opened {
+    pub(super) lock: WriterLock,
+    pub(super) writer: LogWriter,
+    pub(super) projector: Projector,
+    pub(super) report: OpenReport,
+    pub(super) pending: Option<String>,
+}
+
+/// What a directory holds.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Contents {
+    /// Segments of a log.
+    Store,
+    /// Nothing, or what a crash leaves of a store in the making.
+    Empty,
+    /// A database of ours without a log.
+    LogMissing,
+    /// Something else.
+    Other,
+}
+
+/// Looks at a directory without changing it. A directory that is not there is empty.
+pub(crate) fn contents(log: &LogDir) -> Result<Contents> {
+    if log.list()?.any {
+        return Ok(Contents::Store);
+    }
+    let dir = &log.store_dir;
+    let names = match log.disk.list(dir) {
+        Ok(names) => names,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Contents::Empty),
+        Err(error) => return Err(Error::io("list", dir, error)),
+    };
+    let in_log = log.disk.list(&log.log_dir()).unwrap_or_default();
+    let unfinished = in_log.iter().all(|name| crate::log::segment::is_unfinished(name));
+    if names.iter().all(|name| name == "lock" || (name == "log" && unfinished)) {
+        return Ok(Contents::Empty);
+    }
+    if names.iter().any(|name| name == "synclog.db") {
+        return Ok(Contents::LogMissing);
+    }
+    Ok(Contents::Other)
+}
+
+/// The error for a directory without a log that cannot be made into a store.
+pub(crate) fn no_store(log: &LogDir, found: &Contents, create: bool) -> Error {
+    let dir = log.store_dir.clone();
+    match found {
+        Contents::LogMissing => {
+            let what = "there is a database of a store, but no log; put the directory `log` back from a copy";
+            let finding = Finding::new(FindingKind::MissingSegment, what).file(log.log_dir());
+            Error::Damaged { dir, findings: vec![finding] }
+        }
+        Contents::Other if create => Error::NotEmpty { dir },
+        _ => Error::NoStore { dir },
+    }
+}
+
+/// Makes the directory and all above it that are missing, each durable in its parent (P1).
+fn create_dirs(disk: &dyn Disk, dir: &Path) -> Result<()> {
+    let mut missing: Vec<PathBuf> = Vec::new();
+    let mut at = dir;
+    while disk.list(at).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        missing.push(at.to_path_buf());
+        let Some(parent) = at.parent() else { break };
+        at = parent;
+    }
+    for path in missing.iter().rev() {
+        disk.create_dir(path).map_err(|error| Error::io("create", path, error))?;
+        if let Some(parent) = path.parent() {
+            disk.sync_dir(parent).map_err(|error| Error::io("sync the directory", parent, error))?;
+        }
+    }
+    Ok(())
+}
+
+/// What the database says before the log was looked at.
+pub(super) struct Peeked {
+    /// The connection, where the database is this store's and has its tables.
+    pub(super) db: Option<Connection>,
+    pub(super) witness: Option<Witness>,
+    /// Another process holds it, so that nothing is known.
+    pub(super) busy: Option<String>,
+}
+
+impl Peeked {
+    /// The witness, where the database belongs to the store whose log this is.
+    pub(super) fn witness_for(&self, log: &LogDir) -> Result<Option<Witness>> {
+        let store = log.list()?.segments.last().map(|header| header.store);
+        let same = self.db.as_ref().zip(store).is_some_and(|(db, store)| projection::names_store(db, store));
+        Ok(self.witness.filter(|_| same))
+    }
+}
+
+/// Reads the applied seq, as evidence for recovery. A database that cannot be used says nothing.
+pub(super) fn peek(dir: &Path, schema: &Schema, store: Option<StoreId>, wait: Duration) -> Peeked {
+    let nothing = Peeked { db: None, witness: None, busy: None };
+    if !database_exists(dir) {
+        return nothing;
+    }
+    let opened = projection::open_for_reading(&projection::database_path(dir), wait)
+        .and_then(|db| projection::check(&db, schema, store).map(|(_, applied)| (db, applied)));
+    match opened {
+        Ok((db, applied)) => Peeked {
+            db: Some(db),
+            witness: (applied.seq > 0).then_some(Witness { seq: applied.seq, sum: applied.sum }),
+            busy: None,
+        },
+        Err(Trouble::Busy(reason)) => Peeked { busy: Some(reason), ..nothing },
+        Err(_) => nothing,
+    }
+}
+
+/// Opens a store: everything up to the point where its threads may start.
+pub(super) fn open<E: Event>(disk: Arc<dyn Disk>, dir: &Path, options: &Options, trust_log: bool) -> Result<Opened> {
+    let schema = Schema::new(&E::TABLE)?;
+    let dir = disk::absolute(dir).map_err(|error| Error::io("resolve", dir, error))?;
+    let log = LogDir::new(disk, &dir);
+    let found = contents(&log)?;
+    match (&found, options.create) {
+        (Contents::Store, _) => {}
+        (Contents::Empty, true) => create_dirs(log.disk.as_ref(), &dir)?,
+        (found, create) => return Err(no_store(&log, found, create)),
+    }
+    let lock = WriterLock::acquire(&dir, options.lock_wait)?;
+    // Links in the path can be resolved only now that the directory is there.
+    let dir = disk::absolute(&dir).map_err(|error| Error::io("resolve", &dir, error))?;
+    let log = LogDir::new(log.disk, &dir);
+
+    // Another process may have made the store while this one waited.
+    let (writer, recovered) = match contents(&log)? {
+        Contents::Empty => log_open::create(&log, options.limits, Timestamp::now().as_micros())?,
+        Contents::Store => open_log::<E>(&log, options, &schema, trust_log)?,
+        found => return Err(no_store(&log, &found, options.create)),
+    };
+
+    let mut projector = Projector::new(log, writer.store(), schema);
+    let pending = match projector.bring_up::<E>(writer.position(), options.projection_wait, |_, _| {}) {
+        Ok(()) => None,
+        Err(Stop::View(trouble)) => Some(trouble.into_error(&projector.database).to_string()),
+        Err(Stop::Log(error)) => return Err(error),
+    };
+    let report = report(&recovered, &writer, &mut projector, pending.clone());
+    report.save(&dir);
+    Ok(Opened { lock, writer, projector, report, pending })
+}
+
+fn open_log<E: Event>(
+    log: &LogDir,
+    options: &Options,
+    schema: &Schema,
+    trust_log: bool,
+) -> Result<(LogWriter, Recovered)> {
+    let store = log.list()?.segments.last().map(|header| header.store);
+    let peeked = peek(&log.store_dir, schema, store, options.projection_wait);
+    let mut rows = peeked.db.as_ref().map(|db| RowDonor::<E>::new(db, schema));
+    let donor: &mut dyn Donor = match &mut rows {
+        Some(rows) => rows,
+        None => &mut NoDonor,
+    };
+    let witness = peeked.witness.filter(|_| !trust_log);
+    let with =
+        OpenLog { limits: options.limits, now: Timestamp::now().as_micros(), witness, donor, busy: peeked.busy };
+    log_open::open(log, with)
+}
+
+fn report(
+    recovered: &Recovered,
+    writer: &LogWriter,
+    projector: &mut Projector,
+    pending: Option<String>,
+) -> OpenReport {
+    let mut findings = recovered.findings.clone();
+    findings.append(&mut projector.findings);
+    for finding in &findings {
+        tracing::warn!(%finding, "found while opening the store");
+    }
+    OpenReport {
+        opened_at: OpenReport::now(),
+        created: recovered.created,
+        tail: recovered.rows.iter().map(|row| (*row).to_owned()).collect(),
+        last_seq: writer.position().seq - 1,
+        rewritten_bytes: recovered.rewritten_bytes,
+        healed_events: recovered.healed_events,
+        quarantined: recovered.quarantined.clone(),
+        findings,
+        replay: projector.report.clone(),
+        projection_pending: pending,
+    }
+}

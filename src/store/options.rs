@@ -1,0 +1,78 @@
+//! How to open a store.
+
+use std::time::Duration;
+
+use crate::log::writer::Limits;
+
+/// The largest limit that [`Options::max_event_bytes`] takes.
+pub const MAX_EVENT_BYTES: u64 = 16 * 1024 * 1024;
+
+/// How to open a store for writing.
+///
+/// ```
+/// use std::time::Duration;
+/// let options = synclog::Options::default().create(false).lock_wait(Duration::from_secs(1));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub(crate) create: bool,
+    pub(crate) lock_wait: Duration,
+    pub(crate) projection_wait: Duration,
+    pub(crate) max_event_bytes: u64,
+    pub(crate) idle_mark: Duration,
+    pub(crate) limits: Limits,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            create: true,
+            lock_wait: Duration::from_secs(10),
+            projection_wait: Duration::from_millis(250),
+            max_event_bytes: 1024 * 1024,
+            idle_mark: Duration::from_millis(20),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Options {
+    /// Whether a store is made where the directory is missing or empty. Default: true.
+    #[must_use]
+    pub fn create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
+    }
+
+    /// How long to wait for another writer's lock. Default: 10 s.
+    #[must_use]
+    pub fn lock_wait(mut self, wait: Duration) -> Self {
+        self.lock_wait = wait;
+        self
+    }
+
+    /// How long an append, once durable, waits for its row in SQLite. Default: 250 ms. After one
+    /// time-out appends stop waiting until the projection has caught up.
+    #[must_use]
+    pub fn projection_wait(mut self, wait: Duration) -> Self {
+        self.projection_wait = wait;
+        self
+    }
+
+    /// The largest encoded event in bytes. Default: 1 MiB; at most [`MAX_EVENT_BYTES`].
+    #[must_use]
+    pub fn max_event_bytes(mut self, limit: u64) -> Self {
+        self.max_event_bytes = limit.min(MAX_EVENT_BYTES);
+        self
+    }
+
+    /// Sizes of the log's segments in bytes: the first one, and the largest. Default: 256 KiB and
+    /// 64 MiB. Each segment is twice as large as the one before. Values are kept between 16 KiB and
+    /// 64 MiB, and are rounded up to 4 KiB.
+    #[must_use]
+    pub fn segment_bytes(mut self, first: u64, largest: u64) -> Self {
+        let fit = |bytes: u64| bytes.clamp(16 * 1024, 64 * 1024 * 1024).next_multiple_of(4096);
+        self.limits = Limits { first_segment: fit(first), max_segment: fit(largest.max(first)) };
+        self
+    }
+}

@@ -1,0 +1,316 @@
+//! The projector: the thread that brings rows up to what is durable, and keeps trying while another
+//! process holds the database. Its backlog is a position in the log, not memory.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::Error;
+use crate::event::Event;
+use crate::finding::{Finding, FindingKind};
+use crate::log::cursor::{Cursor, Entry};
+use crate::log::directory::LogDir;
+use crate::log::survey::Sighting;
+use crate::log::view::LogView;
+use crate::log::writer::Position;
+use crate::projection::schema::Schema;
+use crate::projection::{self, Applied, Projection, Step, Trouble, compare};
+use crate::replay::{self, ReplayReport, Stop};
+use crate::store_id::StoreId;
+
+use super::commit::Shared;
+
+/// How long one attempt waits for another process before it lets go and tries again later.
+const ATTEMPT: Duration = Duration::from_millis(20);
+/// How long to pause after the first failed attempt, and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// Rows that every opening compares with the log, newest first.
+const RECENT_ROWS: u64 = 64;
+/// Stretches of missing rows that an opening mends one by one; with more it compares everything.
+const STRETCHES: usize = 64;
+
+/// Brings rows up to the log. Owned by whoever projects.
+pub(super) struct Projector {
+    pub(super) log: LogDir,
+    pub(super) store: StoreId,
+    pub(super) schema: Schema,
+    pub(super) database: PathBuf,
+    pub(super) open: Option<(Projection, Cursor)>,
+    pub(super) report: ReplayReport,
+    pub(super) findings: Vec<Finding>,
+}
+
+impl Projector {
+    pub(super) fn new(log: LogDir, store: StoreId, schema: Schema) -> Self {
+        let database = projection::database_path(&log.store_dir);
+        Self { log, store, schema, database, open: None, report: ReplayReport::default(), findings: Vec::new() }
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.log.store_dir.clone()
+    }
+
+    /// Everything up to `durable` becomes rows: opens and checks the database where that has not
+    /// been done, rebuilds it where it cannot be used.
+    pub(super) fn bring_up<E: Event>(
+        &mut self,
+        durable: Position,
+        wait: Duration,
+        mut applied: impl FnMut(u64, &[u64]),
+    ) -> Result<(), Stop> {
+        if self.open.as_ref().is_some_and(|(projection, _)| !projection.is_in_place()) {
+            // Somebody deleted or replaced the file: what this handle writes would be lost.
+            self.open = None;
+        }
+        match self.step::<E>(durable, wait, &mut applied) {
+            Err(Stop::View(trouble @ (Trouble::Unusable(_) | Trouble::Foreign(_)))) => {
+                self.open = None;
+                self.rebuild::<E>(durable, &trouble, wait)?;
+                self.step::<E>(durable, wait, &mut applied)
+            }
+            other => {
+                if matches!(other, Err(Stop::View(_))) {
+                    self.open = None;
+                }
+                other
+            }
+        }
+    }
+
+    fn step<E: Event>(
+        &mut self,
+        durable: Position,
+        wait: Duration,
+        applied: &mut impl FnMut(u64, &[u64]),
+    ) -> Result<(), Stop> {
+        if self.open.is_none() {
+            self.open = Some(self.open_and_check::<E>(durable, wait)?);
+        }
+        let dir = self.dir();
+        let Some((projection, cursor)) = &mut self.open else { return Ok(()) };
+        projection.set_wait(wait)?;
+        cursor.extend(durable);
+        replay::catch_up::<E>(projection, cursor, &dir, &mut self.report, &mut self.findings, &mut *applied)?;
+        // Also where there was nothing to catch up with.
+        applied(projection.applied().seq, &[]);
+        Ok(())
+    }
+
+    fn view(&self, durable: Position) -> Result<LogView, Error> {
+        let listing = self.log.list()?;
+        Ok(LogView {
+            log: self.log.clone(),
+            store: self.store,
+            segments: listing.segments,
+            horizon: durable,
+            findings: Vec::new(),
+            sighting: Sighting::Elsewhere,
+        })
+    }
+
+    /// Opens the database and compares it with the log: the applied seq and its checksum, count,
+    /// smallest and largest seq, and recent rows. Mends what is missing.
+    fn open_and_check<E: Event>(
+        &mut self,
+        durable: Position,
+        wait: Duration,
+    ) -> Result<(Projection, Cursor), Stop> {
+        let view = self.view(durable)?;
+        let existed = crate::disk::identity(&self.database).is_ok_and(|found| found.is_some());
+        // A missing database is built by a rebuild, which is faster than row by row.
+        let create = view.last_seq() == 0;
+        let mut projection = Projection::open(&self.database, self.schema.clone(), self.store, wait, create)?;
+        let applied = projection.applied();
+        if existed && applied.seq > 0 {
+            if self.applied_fits(&view, applied)? {
+                self.mend_quickly::<E>(&mut projection, &view)?;
+            } else {
+                let what = "the applied seq and its checksum are not of this log: every row is compared";
+                self.findings.push(
+                    Finding::new(FindingKind::AppliedDiffers, what).seq(applied.seq).file(&self.database),
+                );
+                replay::heal_all::<E>(&mut projection, &view, &mut self.report, &mut self.findings)?;
+                let newest = self.applied_at(&view)?;
+                projection.force_applied(newest)?;
+            }
+        }
+        let (cursor, _) = view.cursor(projection.applied().seq + 1, true)?;
+        Ok((projection, cursor))
+    }
+
+    /// Whether the log holds the applied event under the checksum that the rows remember.
+    fn applied_fits(&self, view: &LogView, applied: Applied) -> Result<bool, Error> {
+        if applied.seq > view.last_seq() {
+            return Ok(false);
+        }
+        if applied.seq < view.first_seq() {
+            return Ok(true); // given up by retention; nothing to compare with
+        }
+        let (mut cursor, _) = view.cursor(applied.seq, true)?;
+        Ok(match cursor.next()? {
+            Some(Entry::Event { header, .. }) => header.seq == applied.seq && header.sum == applied.sum,
+            Some(Entry::Erased { .. }) => true,
+            _ => false,
+        })
+    }
+
+    /// The newest event of the log, as an applied seq.
+    fn applied_at(&self, view: &LogView) -> Result<Applied, Error> {
+        let (mut cursor, _) = view.cursor(view.last_seq(), true)?;
+        let mut applied = Applied::default();
+        while let Some(entry) = cursor.next()? {
+            if let Entry::Event { header, .. } = entry {
+                applied = Applied { seq: header.seq, sum: header.sum };
+            }
+        }
+        Ok(applied)
+    }
+
+    /// Counts and halves to find missing rows, compares recent ones, sets unknown ones aside.
+    fn mend_quickly<E: Event>(&mut self, projection: &mut Projection, view: &LogView) -> Result<(), Stop> {
+        let applied = projection.applied().seq;
+        let first = view.first_seq();
+        let db = projection.reader();
+        let mut unknown = compare::ids_between(db, &self.schema, i64::MIN, first as i64 - 1, STRETCHES)?;
+        unknown.extend(compare::ids_between(db, &self.schema, applied as i64 + 1, i64::MAX, STRETCHES)?);
+        // A row above the applied seq may be the next event's; apply tells the two apart.
+        unknown.retain(|id| *id < first as i64 || *id > view.last_seq() as i64);
+        let mut stretches = compare::missing_between(db, &self.schema, first, applied, STRETCHES)?;
+        let recent = applied.saturating_sub(RECENT_ROWS - 1).max(first);
+        stretches.push((recent, applied));
+        if !unknown.is_empty() {
+            self.report.set_aside += projection.apply(&Step { unknown, ..Step::default() })?.set_aside;
+        }
+        for (low, high) in stretches {
+            let (mut cursor, _) = view.cursor(low, true)?;
+            while cursor.next_seq() <= high {
+                let Some(mut stretch) = replay::gather::<E>(&mut cursor)? else { break };
+                if crate::log::open::any_damage(&stretch.findings) {
+                    let dir = self.dir();
+                    return Err(Error::Damaged { dir, findings: stretch.findings }.into());
+                }
+                stretch.step.rows.retain(|row| row.seq <= high);
+                let differing = projection.read_back(&stretch.step.rows)?;
+                let wrong = |seq: u64| differing.iter().any(|(found, _)| *found == seq);
+                stretch.step.rows.retain(|row| wrong(row.seq));
+                if stretch.step.rows.is_empty() {
+                    continue;
+                }
+                let rows = stretch.step.rows;
+                let changes = projection.apply(&Step { rows: rows.clone(), ..Step::default() })?;
+                self.report.restored += changes.restored;
+                self.report.replaced += changes.replaced;
+                replay::verify_step(projection, &rows, &mut self.report, &mut self.findings)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Builds the database anew. One that belongs to another store, or is no database of ours, is
+    /// moved aside, not overwritten.
+    fn rebuild<E: Event>(&mut self, durable: Position, why: &Trouble, wait: Duration) -> Result<(), Stop> {
+        let view = self.view(durable)?;
+        let there = crate::disk::identity(&self.database).is_ok_and(|found| found.is_some());
+        let mut old = None;
+        if there {
+            let db = projection::open_for_reading(&self.database, wait).ok();
+            let ours = db.as_ref().is_some_and(|db| projection::names_store(db, self.store));
+            let (kind, what) = if ours {
+                old = db;
+                (FindingKind::DatabaseDamaged, format!("{}; it was built anew from the log", why.reason()))
+            } else {
+                drop(db);
+                let kept = self.move_aside()?;
+                let kind = if matches!(why, Trouble::Foreign(_)) {
+                    FindingKind::DatabaseForeign
+                } else {
+                    FindingKind::DatabaseDamaged
+                };
+                (kind, format!("{}; it was moved to {} and built anew", why.reason(), kept.display()))
+            };
+            self.findings.push(Finding::new(kind, what).file(&self.database));
+        } else if view.last_seq() > 0 {
+            let what = "it was not there and was built anew from the log";
+            self.findings.push(Finding::new(FindingKind::DatabaseMissing, what).file(&self.database));
+        }
+        replay::rebuild::<E>(&self.database, &self.schema, &view, old, wait, &mut self.report)
+    }
+
+    fn move_aside(&self) -> Result<PathBuf, Stop> {
+        let io = |error: std::io::Error| Stop::Log(Error::io("move aside", &self.database, error));
+        let dir = self.log.quarantine_dir();
+        self.log.disk.create_dir(&dir).map_err(io)?;
+        let stamp: String =
+            crate::Timestamp::now().to_string().chars().filter(char::is_ascii_digit).collect();
+        let kept = dir.join(format!("database-{stamp}.db"));
+        // First the log that SQLite keeps beside it, so that no crash leaves it to a new database.
+        for suffix in ["-wal", "-shm", ""] {
+            let from = projection::beside(&self.database, suffix);
+            if crate::disk::identity(&from).map_err(io)?.is_some() {
+                crate::disk::rename_durably(&from, &projection::beside(&kept, suffix)).map_err(io)?;
+            }
+        }
+        Ok(kept)
+    }
+
+    /// Compares every row with its event and mends what differs, or builds the database anew.
+    pub(super) fn replay_all<E: Event>(&mut self, durable: Position, rebuild: bool, wait: Duration) -> Result<(), Stop> {
+        let damaged = match &self.open {
+            Some((projection, _)) => compare::integrity(projection.reader(), 3)?,
+            None => Vec::new(),
+        };
+        if rebuild || !damaged.is_empty() {
+            self.open = None;
+            let why = if damaged.is_empty() { "a rebuild was asked for".into() } else { damaged.join("; ") };
+            if rebuild && damaged.is_empty() {
+                let view = self.view(durable)?;
+                let old = projection::open_for_reading(&self.database, wait).ok();
+                replay::rebuild::<E>(&self.database, &self.schema, &view, old, wait, &mut self.report)?;
+            } else {
+                self.rebuild::<E>(durable, &Trouble::Unusable(why), wait)?;
+            }
+            return self.bring_up::<E>(durable, wait, |_, _| {});
+        }
+        let view = self.view(durable)?;
+        let Some((projection, _)) = &mut self.open else { return Ok(()) };
+        replay::heal_all::<E>(projection, &view, &mut self.report, &mut self.findings)
+    }
+}
+
+/// The thread: applies what becomes durable until the store closes.
+pub(super) fn run<E: Event>(mut projector: Projector, shared: &Arc<Shared<E>>, close_wait: Duration) {
+    let mut pause: Option<Duration> = shared.progress().trouble.is_some().then_some(FIRST_PAUSE);
+    let mut closing_since: Option<Instant> = None;
+    loop {
+        let progress = shared.wait_for_durable(pause);
+        if progress.closing {
+            let since = *closing_since.get_or_insert_with(Instant::now);
+            if progress.applied + 1 >= progress.durable.seq || since.elapsed() >= close_wait {
+                return;
+            }
+        }
+        let result = projector
+            .bring_up::<E>(progress.durable, ATTEMPT, |seq, unhealed| shared.set_applied(seq, unhealed));
+        projector.findings.clear();
+        match result {
+            Ok(()) => pause = None,
+            Err(stop) => {
+                let error = stop.into_error(&projector.database);
+                if !error.is_busy() {
+                    tracing::warn!(%error, "rows do not follow the log at present");
+                }
+                shared.set_trouble(Some(error.to_string()));
+                pause = Some(pause.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE)));
+                if progress.closing {
+                    std::thread::sleep(FIRST_PAUSE);
+                }
+            }
+        }
+    }
+}
+
+/// Whether the directory of a store is one whose database may have been seen by somebody.
+pub(super) fn database_exists(dir: &Path) -> bool {
+    crate::disk::identity(&projection::database_path(dir)).is_ok_and(|found| found.is_some())
+}

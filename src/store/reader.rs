@@ -1,0 +1,287 @@
+//! Reading without writing (P11): a snapshot of the log, and a connection to the rows.
+
+use std::collections::VecDeque;
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::codec::{self, Decoded};
+use crate::disk::{self, RealDisk};
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::finding::{Finding, FindingKind};
+use crate::lock;
+use crate::log::cursor::{Cursor, Entry};
+use crate::log::deletion::Deletion;
+use crate::log::directory::LogDir;
+use crate::log::survey::Sighting;
+use crate::log::view::LogView;
+use crate::log::writer::Position;
+use crate::projection::schema::Schema;
+use crate::projection::{self, Connection, Outcome, Trouble};
+use crate::replay::Erasures;
+use crate::store_id::StoreId;
+use crate::time::Timestamp;
+
+use super::open::{contents, no_store, peek};
+use super::report::OpenReport;
+
+/// How long a reader waits for a process that holds the database.
+pub(super) const READ_WAIT: Duration = Duration::from_secs(2);
+
+/// An event as it stands in the log.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Stored<E> {
+    /// Its seq.
+    pub seq: u64,
+    /// The event.
+    pub event: E,
+    /// Its idempotency key.
+    pub key: Option<String>,
+    /// When it was appended.
+    pub appended_at: Timestamp,
+}
+
+/// What a reader of the log meets next.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Item<E> {
+    /// An event.
+    Event(Stored<E>),
+    /// An event of a kind or version that this program does not know.
+    Unknown(Finding),
+    /// Something that must be there is not, or not whole. Reading goes on behind it.
+    Damage(Finding),
+}
+
+/// A store that is open for reading: a snapshot of the log. Changes no byte, takes no lock, and works
+/// beside a writer, of which it sees what is proved durable.
+pub struct Reader<E: Event> {
+    view: LogView,
+    schema: Schema,
+    live_writer: bool,
+    event: PhantomData<E>,
+}
+
+impl<E: Event> Reader<E> {
+    /// Opens a store for reading.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
+        let dir = dir.as_ref();
+        let dir = disk::absolute(dir).map_err(|error| Error::io("resolve", dir, error))?;
+        let schema = Schema::new(&E::TABLE)?;
+        let log = LogDir::new(Arc::new(RealDisk), &dir);
+        // The answer holds only if no writer came or went while the log was looked at.
+        let mut attempts = 0;
+        loop {
+            let live = lock::writer_lives(&dir)?;
+            let peeked = peek(&dir, &schema, None, Duration::ZERO);
+            let view = LogView::open(log.clone(), peeked.witness_for(&log)?, live)?;
+            attempts += 1;
+            if live != lock::writer_lives(&dir)? && attempts < 10 {
+                continue;
+            }
+            let Some(view) = view else {
+                let found = contents(&log)?;
+                if found == super::open::Contents::Store {
+                    let findings = log.list()?.refusals;
+                    return Err(Error::Damaged { dir, findings });
+                }
+                return Err(no_store(&log, &found, false));
+            };
+            return Ok(Self { view, schema, live_writer: live, event: PhantomData });
+        }
+    }
+
+    pub(super) fn beside(dir: &Path, store: StoreId, durable: Position) -> Result<Self> {
+        let log = LogDir::new(Arc::new(RealDisk), dir);
+        let listing = log.list()?;
+        let view = LogView {
+            store,
+            segments: listing.segments,
+            horizon: durable,
+            findings: listing.refusals,
+            sighting: Sighting::Elsewhere,
+            log,
+        };
+        Ok(Self { view, schema: Schema::new(&E::TABLE)?, live_writer: true, event: PhantomData })
+    }
+
+    /// Every event from seq `from` on, in seq order, up to the end of the snapshot.
+    pub fn items(&self, from: u64) -> Result<Items<E>> {
+        let (cursor, missing) = self.view.cursor(from.max(1), true)?;
+        Ok(Items {
+            cursor,
+            queued: missing.into(),
+            erasures: Erasures::default(),
+            log: self.view.log.clone(),
+            ended: false,
+            event: PhantomData,
+        })
+    }
+
+    /// What is wrong with the list of segments and with the log's end.
+    pub fn findings(&self) -> &[Finding] {
+        &self.view.findings
+    }
+
+    /// The seq of the newest event in the snapshot; 0 where there is none.
+    pub fn last_seq(&self) -> u64 {
+        self.view.last_seq()
+    }
+
+    /// The seq of the first event that the log still has, or would have.
+    pub fn first_seq(&self) -> u64 {
+        self.view.first_seq()
+    }
+
+    /// The store's identity.
+    pub fn id(&self) -> StoreId {
+        self.view.store
+    }
+
+    /// Whether a writer held the store when the snapshot was taken.
+    pub fn has_live_writer(&self) -> bool {
+        self.live_writer
+    }
+
+    /// The store's directory, absolute.
+    pub fn dir(&self) -> &Path {
+        &self.view.log.store_dir
+    }
+
+    /// The path of the database.
+    pub fn database(&self) -> PathBuf {
+        projection::database_path(self.dir())
+    }
+
+    /// The report of the last opening for writing; `None` where none was kept.
+    pub fn last_open_report(&self) -> Option<OpenReport> {
+        OpenReport::load(self.dir())
+    }
+
+    /// Bytes of the log's segments.
+    pub fn log_bytes(&self) -> u64 {
+        self.view.segments.iter().map(|header| header.size).sum()
+    }
+
+    /// Bytes of the database and of the log that SQLite keeps beside it.
+    pub fn database_bytes(&self) -> u64 {
+        let path = self.database();
+        disk::file_len(&path) + disk::file_len(&projection::beside(&path, "-wal"))
+    }
+
+    pub(super) fn view(&self) -> &LogView {
+        &self.view
+    }
+
+    pub(super) fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// Connects to the rows and checks that they are this store's. Where SQLite cannot open the
+    /// database because the file system is read-only, a private copy is made from the log, in
+    /// SQLite's temporary files.
+    pub(crate) fn connect(&self) -> Result<(Connection, projection::Applied)> {
+        let path = self.database();
+        let into = |trouble: Trouble| trouble.into_error(&path);
+        match self.connect_in_place() {
+            Ok(found) => Ok(found),
+            Err(Trouble::Failed(_)) => {
+                let db = projection::Projection::temporary(self.schema.clone(), self.id()).map_err(into)?;
+                let applied = crate::replay::fill::<E>(&db, &self.schema, &self.view)
+                    .map_err(|stop| stop.into_error(&path))?;
+                Ok((db, applied))
+            }
+            Err(trouble) => Err(into(trouble)),
+        }
+    }
+
+    /// Connects to the rows in the store.
+    pub(super) fn connect_in_place(&self) -> Outcome<(Connection, projection::Applied)> {
+        let path = self.database();
+        if disk::identity(&path).is_ok_and(|found| found.is_none()) {
+            return Err(Trouble::Unusable("the database is not there".into()));
+        }
+        let check = |db: Connection| {
+            let (_, applied) = projection::check(&db, &self.schema, Some(self.id()))?;
+            Ok((db, applied))
+        };
+        match projection::open_for_reading(&path, READ_WAIT).and_then(check) {
+            Err(Trouble::Failed(reason)) => {
+                // With nothing in the write-ahead log and nobody writing, the file alone is the
+                // database, and SQLite can read it without making files beside it.
+                let alone = disk::file_len(&projection::beside(&path, "-wal")) == 0;
+                if alone && !self.live_writer {
+                    projection::open_immutable(&path).and_then(check)
+                } else {
+                    Err(Trouble::Failed(reason))
+                }
+            }
+            other => other,
+        }
+    }
+}
+
+/// The events of a [`Reader`], one after the other. Memory: one event and a window of the log.
+pub struct Items<E> {
+    cursor: Cursor,
+    queued: VecDeque<Finding>,
+    erasures: Erasures,
+    log: LogDir,
+    ended: bool,
+    event: PhantomData<E>,
+}
+
+impl<E: Event> Iterator for Items<E> {
+    type Item = Result<Item<E>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(finding) = self.queued.pop_front() {
+                return Some(Ok(Item::Damage(finding)));
+            }
+            if self.ended {
+                return None;
+            }
+            let entry = match self.cursor.next() {
+                Ok(Some(entry)) => entry,
+                Ok(None) => {
+                    self.ended = true;
+                    self.queued.extend(self.erasures.unexplained());
+                    continue;
+                }
+                Err(error) => {
+                    self.ended = true;
+                    return Some(Err(error));
+                }
+            };
+            match entry {
+                Entry::Event { header, payload, .. } => {
+                    return Some(Ok(match codec::decode::<E>(&header, payload) {
+                        Decoded::Event { event, key } => Item::Event(Stored {
+                            seq: header.seq,
+                            event,
+                            key,
+                            appended_at: Timestamp::from_micros(header.appended_at)
+                                .unwrap_or(Timestamp::MIN),
+                        }),
+                        Decoded::Unknown(reason) => {
+                            Item::Unknown(Finding::new(FindingKind::UnknownEvent, reason).seq(header.seq))
+                        }
+                    }));
+                }
+                Entry::Deletion { payload } => {
+                    if let Some(record) = Deletion::decode(payload) {
+                        self.erasures.deleted(&record.ranges);
+                    }
+                }
+                Entry::Erased { seq, segment, offset } => {
+                    self.erasures.erased(seq, self.log.segment_path(segment), offset);
+                }
+                Entry::Damage(finding) => return Some(Ok(Item::Damage(finding))),
+            }
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Verify: every frame, every row, every column, both ways; and nothing is changed (P11).
+
+use serde::Serialize;
+
+use crate::error::Result;
+use crate::event::Event;
+use crate::finding::{Finding, FindingKind, Severity};
+use crate::log::view::LogView;
+use crate::projection::{Applied, Connection, Trouble, compare};
+use crate::replay::{self, Erasures, Stop};
+
+use super::reader::Reader;
+
+/// What verify saw.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct VerifySummary {
+    /// Events that were read from the log.
+    pub events: u64,
+    /// Rows that were compared with their events.
+    pub rows: u64,
+    /// Findings that say that the log is damaged or events are missing.
+    pub log_damaged: u64,
+    /// Findings that say that the rows differ.
+    pub differences: u64,
+    /// Events without rows yet, beside a live writer.
+    pub lag: u64,
+    /// The newest event.
+    pub last_seq: u64,
+    /// The newest event that the rows reflect.
+    pub applied_seq: u64,
+}
+
+struct Check<'a> {
+    summary: VerifySummary,
+    tell: &'a mut dyn FnMut(Finding),
+}
+
+impl Check<'_> {
+    fn tell(&mut self, finding: Finding) {
+        match finding.kind.severity() {
+            Severity::LogDamaged => self.summary.log_damaged += 1,
+            Severity::ProjectionDiffers => self.summary.differences += 1,
+            Severity::Note => {}
+        }
+        (self.tell)(finding);
+    }
+}
+
+impl VerifySummary {
+    /// Whether the log is whole and every row equals its event.
+    pub fn is_sound(&self) -> bool {
+        self.log_damaged + self.differences == 0
+    }
+}
+
+impl<E: Event> Reader<E> {
+    /// Checks every frame of the log and, unless `log_only`, every column of every row. Tells each
+    /// finding as it comes up. Memory does not grow with the log.
+    pub fn verify(dir: impl AsRef<std::path::Path>, log_only: bool, mut tell: impl FnMut(Finding)) -> Result<VerifySummary> {
+        let dir = dir.as_ref();
+        let mut check = Check { summary: VerifySummary::default(), tell: &mut tell };
+        // First the rows' snapshot, then the log's: so the log has every event that the rows show.
+        let mut reader = Self::open(dir)?;
+        let rows = if log_only { None } else { reader.snapshot(&mut check)? };
+        if rows.is_some() {
+            let found = Self::open(dir)?;
+            if found.id() == reader.id() {
+                reader = found;
+            }
+        }
+        for finding in reader.findings() {
+            check.tell(finding.clone());
+        }
+        check.summary.last_seq = reader.last_seq();
+        reader.compare(rows, &mut check)?;
+        Ok(check.summary)
+    }
+
+    /// A connection inside a read transaction, or a finding about why there is none.
+    fn snapshot(&self, check: &mut Check<'_>) -> Result<Option<(Connection, Applied)>> {
+        let path = self.database();
+        let found = self.connect_in_place().and_then(|(db, _)| {
+            db.execute_batch("BEGIN")?;
+            let (_, applied) = crate::projection::check(&db, self.schema(), Some(self.id()))?;
+            for sentence in compare::integrity(&db, 10)? {
+                let what = format!("SQLite says: {sentence}; `synclog replay` builds it anew");
+                check.tell(Finding::new(FindingKind::DatabaseDamaged, what).file(&path));
+            }
+            Ok((db, applied))
+        });
+        let missing = crate::disk::identity(&path).is_ok_and(|found| found.is_none());
+        let (kind, reason) = match found {
+            Ok(found) => return Ok(Some(found)),
+            Err(trouble @ (Trouble::Busy(_) | Trouble::Failed(_))) => return Err(trouble.into_error(&path)),
+            Err(Trouble::Foreign(reason)) => (FindingKind::DatabaseForeign, reason),
+            Err(Trouble::Unusable(reason)) if missing => (FindingKind::DatabaseMissing, reason),
+            Err(Trouble::Unusable(reason)) if reason.contains("is not as this version") || reason.ends_with("is not there") => {
+                (FindingKind::SchemaDiffers, reason)
+            }
+            Err(Trouble::Unusable(reason)) => (FindingKind::DatabaseDamaged, reason),
+        };
+        let what = format!("{reason}; `synclog replay` builds it anew from the log");
+        check.tell(Finding::new(kind, what).file(path));
+        Ok(None)
+    }
+
+    fn compare(&self, rows: Option<(Connection, Applied)>, check: &mut Check<'_>) -> Result<()> {
+        let applied = rows.as_ref().map_or_else(Applied::default, |(_, applied)| *applied);
+        check.summary.applied_seq = applied.seq;
+        let done = walk::<E>(self.view(), self.schema(), rows.as_ref().map(|(db, _)| db), applied, check);
+        match done {
+            Ok(()) => {}
+            Err(Stop::Log(error)) => return Err(error),
+            Err(Stop::View(Trouble::Unusable(reason))) => {
+                let what = format!("{reason}; `synclog replay` builds it anew from the log");
+                check.tell(Finding::new(FindingKind::DatabaseDamaged, what).file(self.database()));
+            }
+            Err(Stop::View(trouble)) => return Err(trouble.into_error(&self.database())),
+        }
+        if rows.is_none() {
+            return Ok(());
+        }
+        let last = self.last_seq();
+        if applied.seq < last && self.has_live_writer() {
+            check.summary.lag = last - applied.seq;
+            let what = "their rows are still to come; the writer that holds the store adds them";
+            check.tell(Finding::new(FindingKind::Lag, what).seqs(applied.seq + 1, last));
+        } else if applied.seq < last {
+            let what = "they have no rows; `synclog replay` adds them";
+            check.tell(Finding::new(FindingKind::RowMissing, what).seqs(applied.seq + 1, last));
+        }
+        Ok(())
+    }
+}
+
+/// One pass over the log, beside one pass over the rows.
+fn walk<E: Event>(
+    view: &LogView,
+    schema: &crate::projection::schema::Schema,
+    db: Option<&Connection>,
+    applied: Applied,
+    check: &mut Check<'_>,
+) -> Result<(), Stop> {
+    let (mut cursor, missing) = view.cursor(view.first_seq(), false)?;
+    missing.into_iter().for_each(|finding| check.tell(finding));
+    let mut erasures = Erasures::default();
+    let mut floor = i64::MIN;
+    while let Some(mut stretch) = replay::gather::<E>(&mut cursor)? {
+        check.summary.events += stretch.events;
+        for finding in std::mem::take(&mut stretch.findings) {
+            check.tell(finding);
+        }
+        stretch.note_erasures(&mut erasures, view);
+        let Some(db) = db else { continue };
+        if let Some(row) = stretch.step.rows.iter().find(|row| row.seq == applied.seq)
+            && row.frame[40..44] != applied.sum.to_le_bytes()
+        {
+            let what = "the checksum kept beside the applied seq is not that of its event";
+            check.tell(Finding::new(FindingKind::AppliedDiffers, what).seq(applied.seq));
+        }
+        let last = cursor.next_seq() as i64 - 1;
+        let ceiling = last.min(applied.seq as i64);
+        stretch.step.rows.retain(|row| row.seq <= applied.seq);
+        check.summary.rows += stretch.step.rows.len() as u64;
+        let differences = replay::compare_stretch(db, schema, &stretch, floor, ceiling)?;
+        floor = ceiling + 1;
+        for (seq, columns) in differences.rows {
+            if columns.is_empty() {
+                check.tell(Finding::new(FindingKind::RowMissing, "the event has no row").seq(seq));
+            }
+            for column in columns {
+                let what = "the row differs from its event";
+                check.tell(Finding::new(FindingKind::RowDiffers, what).seq(seq).column(column));
+            }
+        }
+        for id in differences.unknown.into_iter().chain(differences.erased) {
+            tell_unknown(check, id);
+        }
+    }
+    erasures.unexplained().into_iter().for_each(|finding| check.tell(finding));
+    let Some(db) = db else { return Ok(()) };
+    floor = floor.max(applied.seq as i64 + 1);
+    loop {
+        let ids = compare::ids_between(db, schema, floor, i64::MAX, 512)?;
+        let Some(last) = ids.last().copied() else { return Ok(()) };
+        ids.into_iter().for_each(|id| tell_unknown(check, id));
+        let Some(next) = last.checked_add(1) else { return Ok(()) };
+        floor = next;
+    }
+}
+
+fn tell_unknown(check: &mut Check<'_>, id: i64) {
+    let what = format!("no event explains the row with id {id}; `synclog replay` sets it aside");
+    let finding = Finding::new(FindingKind::RowUnknown, what);
+    check.tell(if id > 0 { finding.seq(id as u64) } else { finding });
+}

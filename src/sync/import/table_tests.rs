@@ -1,0 +1,128 @@
+use std::path::PathBuf;
+
+use super::*;
+use crate::sync::import::{read_path, utc};
+
+const COLUMNS: &str =
+    "company_guid TEXT, company_alterid TEXT, company_name TEXT, log_level TEXT, log_message TEXT,
+    log_details TEXT, sync_status TEXT, records_synced INTEGER, error_code TEXT, error_message TEXT,
+    duration_seconds REAL, created_at TEXT";
+const VALUES: &str =
+    "'g', '1', 'Acme', 'INFO', 'text', NULL, NULL, 0, NULL, NULL, NULL, '2025-12-17 09:00:00'";
+
+fn database(dir: &tempfile::TempDir, sql: &str) -> PathBuf {
+    let path = dir.path().join("odd %41 ? # name.db");
+    let db = Connection::open(&path).unwrap();
+    db.execute_batch(sql).unwrap();
+    db.close().unwrap();
+    path
+}
+
+fn read_sql(sql: &str) -> Result<Source> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = database(&dir, sql);
+    let before = std::fs::read(&path).unwrap();
+    let source = read_path(&path, &utc);
+    assert_eq!(std::fs::read(&path).unwrap(), before, "a source is never changed");
+    source
+}
+
+#[test]
+fn rows_come_in_the_order_of_their_ids() {
+    let source = read_sql(&format!(
+        "CREATE TABLE sync_logs (id INTEGER PRIMARY KEY, {COLUMNS});
+         INSERT INTO sync_logs VALUES (30, {VALUES}), (-2, {VALUES}), (7, {VALUES});"
+    ))
+    .unwrap();
+    assert_eq!(source.rejections, []);
+    let ids: Vec<_> = source.records.iter().map(|record| (record.line, record.event.legacy_id)).collect();
+    assert_eq!(ids, [(1, Some(-2)), (2, Some(7)), (3, Some(30))]);
+    let source =
+        read_sql(&format!("CREATE TABLE Sync_Logs ({COLUMNS}); INSERT INTO sync_logs VALUES ({VALUES})"))
+            .unwrap();
+    assert_eq!(source.records[0].event.legacy_id, None, "a table without ids");
+}
+
+#[test]
+fn bad_rows_are_rejected_with_their_ids() {
+    let row = |from: &str, to: &str| format!("({VALUES})").replace(from, to).replacen('(', "(NULL, ", 1);
+    let rows = [
+        row("'g'", "' '"),
+        row("'text'", "x'ff'"),
+        row("'text'", "CAST(x'ff' AS TEXT)"),
+        row("NULL, 0", "NULL, 'many'"),
+        row("NULL, 0", "NULL, 1.5"),
+        row("'2025-12-17 09:00:00'", "NULL"),
+        row("", ""),
+    ];
+    let source = read_sql(&format!(
+        "CREATE TABLE sync_logs (id INTEGER PRIMARY KEY, {COLUMNS}); INSERT INTO sync_logs VALUES {};",
+        rows.join(", ")
+    ))
+    .unwrap();
+    let reasons: Vec<_> = source.rejections.iter().map(|rejection| rejection.reason.as_str()).collect();
+    assert_eq!(
+        reasons,
+        [
+            "row with id 1: company_guid is empty",
+            "row with id 2: log_message is a blob, not text",
+            "row with id 3: log_message is not UTF-8, not text",
+            "row with id 4: records_synced is text, not an integer",
+            "row with id 5: records_synced is a number with a fraction, not an integer",
+            "row with id 6: created_at is empty",
+        ]
+    );
+    assert_eq!(source.records.len(), 1);
+}
+
+#[test]
+fn an_unknown_column_matters_once_it_holds_something() {
+    let source = read_sql(&format!(
+        "CREATE TABLE sync_logs ({COLUMNS}, extra); INSERT INTO sync_logs VALUES ({VALUES}, NULL), ({VALUES}, 0);"
+    ))
+    .unwrap();
+    assert_eq!(source.records.len(), 1);
+    assert_eq!(source.rejections[0].line, 2);
+    assert_eq!(source.rejections[0].reason, "\"extra\" is not a known column, and it would be lost");
+}
+
+#[test]
+fn what_is_no_legacy_database_is_refused() {
+    let refusals = [
+        ("CREATE TABLE other (a)", "no table sync_logs"),
+        (
+            "CREATE VIEW sync_logs AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x FROM n) SELECT x FROM n",
+            "no table sync_logs",
+        ),
+        ("CREATE TABLE sync_logs (id, frame); CREATE TABLE synclog_meta (a)", "synclog export"),
+    ];
+    for (sql, expected) in refusals {
+        match read_sql(sql) {
+            Err(error @ Error::Invalid { .. }) => assert!(error.to_string().contains(expected), "{error}"),
+            other => panic!("{sql}: {other:?}"),
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("damaged.db");
+    let mut bytes = b"SQLite format 3\0".to_vec();
+    bytes.resize(4096, 0xa5);
+    std::fs::write(&path, &bytes).unwrap();
+    assert!(matches!(read_path(&path, &utc), Err(Error::Projection { .. })), "damaged");
+    assert!(matches!(read_path(&dir.path().join("none"), &utc), Err(Error::Io { .. })), "not there");
+    assert!(matches!(read_path(dir.path(), &utc), Err(Error::Io { .. })), "a directory");
+    std::fs::write(&path, &bytes[..10]).unwrap();
+    assert_eq!(read_path(&path, &utc).unwrap().rejections.len(), 1, "too short for a database: a bad line");
+}
+
+#[test]
+fn a_database_in_wal_mode_is_read_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = database(&dir, &format!("PRAGMA journal_mode = WAL; CREATE TABLE sync_logs ({COLUMNS});"));
+    let writer = Connection::open(&path).unwrap();
+    writer
+        .execute_batch(&format!("PRAGMA wal_autocheckpoint = 0; INSERT INTO sync_logs VALUES ({VALUES})"))
+        .unwrap();
+    assert_eq!(read_path(&path, &utc).unwrap().records.len(), 1, "rows that are only in the -wal");
+    writer.close().unwrap();
+    assert_eq!(read_path(&path, &utc).unwrap().records.len(), 1);
+}

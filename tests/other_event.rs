@@ -1,0 +1,158 @@
+//! A second, unrelated event type: the engine is generic.
+
+use synclog::{Column, ColumnType, Error, Event, Index, Item, Options, Reader, Store, Table, Timestamp, Value};
+
+/// A thermometer's reading. Version 1 had whole degrees only; version 2 has tenths and a place.
+#[derive(Clone, Debug, PartialEq)]
+struct Reading {
+    place: String,
+    tenths: i64,
+}
+
+impl Event for Reading {
+    const KIND: u16 = 700;
+    const VERSION: u16 = 2;
+    const TABLE: Table = Table {
+        name: "readings",
+        columns: &[Column::required("place", ColumnType::Text), Column::required("celsius", ColumnType::Real)],
+        indexes: &[Index { name: "readings_place", columns: &["place", "id"] }],
+    };
+
+    fn prepare(&mut self, _now: Timestamp) -> Result<(), Error> {
+        if self.place.is_empty() {
+            return Err(Error::invalid("place", "is empty"));
+        }
+        Ok(())
+    }
+
+    fn encode(&self, version: u16) -> Result<Vec<u8>, Error> {
+        match version {
+            1 if self.place == "unknown" && self.tenths % 10 == 0 => Ok((self.tenths / 10).to_le_bytes().to_vec()),
+            2 => Ok([&self.tenths.to_le_bytes()[..], self.place.as_bytes()].concat()),
+            _ => Err(Error::codec("has no such encoding")),
+        }
+    }
+
+    fn decode(version: u16, payload: &[u8]) -> Result<Self, Error> {
+        let (number, rest) = payload.split_first_chunk::<8>().ok_or_else(|| Error::codec("too short"))?;
+        let number = i64::from_le_bytes(*number);
+        match (version, rest) {
+            (1, []) => Ok(Self { place: "unknown".into(), tenths: number.saturating_mul(10) }),
+            (2, place) => {
+                let place = std::str::from_utf8(place).map_err(|_| Error::codec("no UTF-8"))?;
+                Ok(Self { place: place.into(), tenths: number })
+            }
+            _ => Err(Error::codec("trailing bytes")),
+        }
+    }
+
+    fn to_row(&self) -> Vec<Value> {
+        vec![Value::Text(self.place.clone()), Value::Real(self.tenths as f64 / 10.0)]
+    }
+
+    fn from_row(row: &[Value]) -> Result<Self, Error> {
+        match row {
+            [Value::Text(place), Value::Real(celsius)] => {
+                Ok(Self { place: place.clone(), tenths: (celsius * 10.0).round() as i64 })
+            }
+            _ => Err(Error::codec("not a reading")),
+        }
+    }
+}
+
+/// The same events as an older program wrote them.
+#[derive(Clone, Debug, PartialEq)]
+struct OldReading(i64);
+
+impl Event for OldReading {
+    const KIND: u16 = 700;
+    const VERSION: u16 = 1;
+    const TABLE: Table =
+        Table { name: "readings", columns: &[Column::required("degrees", ColumnType::Integer)], indexes: &[] };
+
+    fn prepare(&mut self, _now: Timestamp) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn encode(&self, _version: u16) -> Result<Vec<u8>, Error> {
+        Ok(self.0.to_le_bytes().to_vec())
+    }
+
+    fn decode(_version: u16, payload: &[u8]) -> Result<Self, Error> {
+        let bytes = payload.try_into().map_err(|_| Error::codec("not 8 bytes"))?;
+        Ok(Self(i64::from_le_bytes(bytes)))
+    }
+
+    fn to_row(&self) -> Vec<Value> {
+        vec![Value::Integer(self.0)]
+    }
+
+    fn from_row(row: &[Value]) -> Result<Self, Error> {
+        match row {
+            [Value::Integer(degrees)] => Ok(Self(*degrees)),
+            _ => Err(Error::codec("not a reading")),
+        }
+    }
+}
+
+fn reading(place: &str, tenths: i64) -> Reading {
+    Reading { place: place.into(), tenths }
+}
+
+#[test]
+fn another_event_type_is_stored_projected_verified_and_replayed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::<Reading>::open(dir.path(), Options::default()).unwrap();
+    let receipt = store.append(reading("roof", 215)).unwrap();
+    assert_eq!((receipt.seq, receipt.projected), (1, true));
+    let batch = store.append_all([reading("cellar", 90), reading("roof", 216)]).unwrap();
+    assert_eq!(batch.iter().map(|receipt| receipt.seq).collect::<Vec<_>>(), [2, 3]);
+    assert!(matches!(store.append(reading("", 1)), Err(Error::Invalid { field, .. }) if field == "place"));
+    store.close().unwrap();
+
+    let database = dir.path().join("synclog.db");
+    let db = rusqlite::Connection::open(&database).unwrap();
+    let hottest: f64 = db.query_row("SELECT max(celsius) FROM readings", [], |row| row.get(0)).unwrap();
+    assert!((hottest - 21.6).abs() < 1e-9);
+    db.execute_batch("UPDATE readings SET celsius = 99 WHERE id = 1").unwrap();
+    drop(db);
+    let summary = Reader::<Reading>::verify(dir.path(), false, |_| {}).unwrap();
+    assert_eq!((summary.events, summary.differences, summary.log_damaged), (3, 1, 0));
+    let (report, _) = Store::<Reading>::replay(dir.path(), Options::default(), false).unwrap();
+    assert_eq!(report.replaced + report.restored, 1);
+    assert!(Reader::<Reading>::verify(dir.path(), false, |_| {}).unwrap().is_sound());
+
+    std::fs::remove_file(&database).unwrap();
+    let store = Store::<Reading>::open(dir.path(), Options::default()).unwrap();
+    assert_eq!(store.open_report().replay.restored, 3);
+    let items: Vec<_> = store.reader().unwrap().items(2).unwrap().map(Result::unwrap).collect();
+    assert!(matches!(&items[..], [Item::Event(first), Item::Event(second)]
+        if first.event == reading("cellar", 90) && second.seq == 3));
+}
+
+#[test]
+fn events_of_an_older_version_are_upcast_and_newer_ones_are_kept_and_reported() {
+    let dir = tempfile::tempdir().unwrap();
+    let old = Store::<OldReading>::open(dir.path(), Options::default()).unwrap();
+    old.append(OldReading(21)).unwrap();
+    old.close().unwrap();
+    let new = Store::<Reading>::open(dir.path(), Options::default()).unwrap();
+    assert!(new.open_report().replay.rebuilt, "the table has another shape now");
+    new.append(reading("roof", 215)).unwrap();
+    new.close().unwrap();
+    let items: Vec<_> = Reader::<Reading>::open(dir.path()).unwrap().items(1).unwrap().map(Result::unwrap).collect();
+    assert!(matches!(&items[0], Item::Event(first) if first.event == reading("unknown", 210)));
+    assert!(Reader::<Reading>::verify(dir.path(), false, |_| {}).unwrap().is_sound());
+
+    // The older program meets the newer event: kept, not projected, reported.
+    let old = Store::<OldReading>::open(dir.path(), Options::default()).unwrap();
+    assert_eq!(old.append(OldReading(5)).unwrap().seq, 3);
+    old.close().unwrap();
+    let mut findings = Vec::new();
+    let summary = Reader::<OldReading>::verify(dir.path(), false, |finding| findings.push(finding)).unwrap();
+    assert!(summary.is_sound(), "{findings:?}");
+    assert_eq!(findings.len(), 1);
+    assert_eq!((findings[0].kind.as_str(), findings[0].seq), ("unknown_event", Some(2)));
+    let new = Store::<Reading>::open(dir.path(), Options::default()).unwrap();
+    assert_eq!(new.last_seq(), 3);
+}
