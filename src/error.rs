@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::finding::Finding;
+use crate::sync::TimeOffset;
 
 /// How an operation that failed ended for the events it was given (P10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +105,13 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// The times of an import seem to be in another zone than they were read in. Nothing was written.
+    SourceZone {
+        /// The source.
+        path: PathBuf,
+        /// By how much they are off, and where that was seen first.
+        offset: TimeOffset,
+    },
     /// An earlier write or sync of this handle failed; it takes nothing more (P10).
     Dead {
         /// What killed it.
@@ -188,6 +196,7 @@ impl Error {
             Self::Locked { path, .. }
             | Self::Io { path, .. }
             | Self::NewerFormat { path, .. }
+            | Self::SourceZone { path, .. }
             | Self::Projection { path, .. } => Some(path),
             Self::Dead { cause } => cause.path(),
             _ => None,
@@ -208,6 +217,7 @@ impl Error {
     pub fn seq(&self) -> Option<u64> {
         match self {
             Self::KeyConflict { seq, .. } => Some(*seq),
+            Self::SourceZone { offset, .. } => Some(offset.seq),
             Self::Damaged { findings, .. } => findings.iter().find_map(|finding| finding.seq),
             _ => None,
         }
@@ -261,6 +271,16 @@ impl fmt::Display for Error {
             Self::KeysUnavailable { reason } => {
                 write!(f, "idempotency keys cannot be looked up now, so nothing was written: {reason}")
             }
+            Self::SourceZone { path, offset } => write!(
+                f,
+                "{} record(s) of {} match events by id and content but are off by {} (first: line {}, event {}); \
+                 nothing was written: name the zone of the source",
+                offset.records,
+                path.display(),
+                offset.zone(),
+                offset.line,
+                offset.seq
+            ),
             Self::Dead { cause } => {
                 write!(f, "an earlier failure is final for this handle (P10), open the store again: {cause}")
             }

@@ -140,7 +140,9 @@ impl Erasures {
                     (Some(from), false) => {
                         let what = "the payload is zeros, and no deletion record covers it";
                         findings.push(
-                            Finding::new(FindingKind::DamagedFrame, what).seqs(from, seq - 1).at(&file, offset),
+                            Finding::new(FindingKind::DamagedFrame, what)
+                                .seqs(from, seq - 1)
+                                .at(&file, offset),
                         );
                         open = None;
                     }
@@ -277,7 +279,8 @@ pub(crate) fn compare_stretch(
 ) -> Outcome<Differences> {
     let rows = compare::read_back(db, schema, &stretch.step.rows)?;
     let (mut unknown, mut erased) = (Vec::new(), Vec::new());
-    let gone: Vec<_> = stretch.step.absent.iter().filter(|(_, _, why)| *why == "erased").map(|(a, b, _)| (*a, *b)).collect();
+    let gone: Vec<_> =
+        stretch.step.absent.iter().filter(|(_, _, why)| *why == "erased").map(|(a, b, _)| (*a, *b)).collect();
     let mut from = floor;
     let mut known = stretch.step.rows.iter().map(|row| row.seq as i64).peekable();
     while from <= ceiling {

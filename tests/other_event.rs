@@ -1,6 +1,8 @@
 //! A second, unrelated event type: the engine is generic.
 
-use synclog::{Column, ColumnType, Error, Event, Index, Item, Options, Reader, Store, Table, Timestamp, Value};
+use synclog::{
+    Column, ColumnType, Error, Event, Index, Item, Options, Reader, Store, Table, Timestamp, Value,
+};
 
 /// A thermometer's reading. Version 1 had whole degrees only; version 2 has tenths and a place.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,7 +16,10 @@ impl Event for Reading {
     const VERSION: u16 = 2;
     const TABLE: Table = Table {
         name: "readings",
-        columns: &[Column::required("place", ColumnType::Text), Column::required("celsius", ColumnType::Real)],
+        columns: &[
+            Column::required("place", ColumnType::Text),
+            Column::required("celsius", ColumnType::Real),
+        ],
         indexes: &[Index { name: "readings_place", columns: &["place", "id"] }],
     };
 
@@ -27,7 +32,9 @@ impl Event for Reading {
 
     fn encode(&self, version: u16) -> Result<Vec<u8>, Error> {
         match version {
-            1 if self.place == "unknown" && self.tenths % 10 == 0 => Ok((self.tenths / 10).to_le_bytes().to_vec()),
+            1 if self.place == "unknown" && self.tenths % 10 == 0 => {
+                Ok((self.tenths / 10).to_le_bytes().to_vec())
+            }
             2 => Ok([&self.tenths.to_le_bytes()[..], self.place.as_bytes()].concat()),
             _ => Err(Error::codec("has no such encoding")),
         }
@@ -67,8 +74,11 @@ struct OldReading(i64);
 impl Event for OldReading {
     const KIND: u16 = 700;
     const VERSION: u16 = 1;
-    const TABLE: Table =
-        Table { name: "readings", columns: &[Column::required("degrees", ColumnType::Integer)], indexes: &[] };
+    const TABLE: Table = Table {
+        name: "readings",
+        columns: &[Column::required("degrees", ColumnType::Integer)],
+        indexes: &[],
+    };
 
     fn prepare(&mut self, _now: Timestamp) -> Result<(), Error> {
         Ok(())
@@ -140,7 +150,8 @@ fn events_of_an_older_version_are_upcast_and_newer_ones_are_kept_and_reported() 
     assert!(new.open_report().replay.rebuilt, "the table has another shape now");
     new.append(reading("roof", 215)).unwrap();
     new.close().unwrap();
-    let items: Vec<_> = Reader::<Reading>::open(dir.path()).unwrap().items(1).unwrap().map(Result::unwrap).collect();
+    let items: Vec<_> =
+        Reader::<Reading>::open(dir.path()).unwrap().items(1).unwrap().map(Result::unwrap).collect();
     assert!(matches!(&items[0], Item::Event(first) if first.event == reading("unknown", 210)));
     assert!(Reader::<Reading>::verify(dir.path(), false, |_| {}).unwrap().is_sound());
 

@@ -6,6 +6,7 @@
 //! decides what to do.
 
 pub(crate) mod compare;
+pub(crate) mod query;
 pub(crate) mod rebuild;
 pub(crate) mod row;
 pub(crate) mod schema;
@@ -158,7 +159,9 @@ pub(crate) fn open_immutable(path: &Path) -> Outcome<Connection> {
     let mut uri = String::from("file:");
     for byte in path.as_os_str().as_encoded_bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' => uri.push(char::from(*byte)),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' => {
+                uri.push(char::from(*byte))
+            }
             other => uri.push_str(&format!("%{other:02X}")),
         }
     }

@@ -309,8 +309,11 @@ impl<E: Event> Committer<E> {
                 return None;
             }
             queue = if self.writer.wants_mark() {
-                let (queue, timeout) =
-                    self.shared.work.wait_timeout(queue, self.idle_mark).unwrap_or_else(PoisonError::into_inner);
+                let (queue, timeout) = self
+                    .shared
+                    .work
+                    .wait_timeout(queue, self.idle_mark)
+                    .unwrap_or_else(PoisonError::into_inner);
                 if timeout.timed_out() && queue.entries.is_empty() && !queue.closing {
                     return Some(Vec::new());
                 }

@@ -121,7 +121,12 @@ impl<E: Event> Store<E> {
         Self::open_on(Arc::new(RealDisk), dir.as_ref(), options, false)
     }
 
-    pub(crate) fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: Options, trust_log: bool) -> Result<Self> {
+    pub(crate) fn open_on(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        options: Options,
+        trust_log: bool,
+    ) -> Result<Self> {
         let opened = open::open::<E>(disk, dir, &options, trust_log)?;
         let position = opened.writer.position();
         let applied = opened.projector.open.as_ref().map_or(0, |(projection, _)| projection.applied().seq);
@@ -269,7 +274,11 @@ impl<E: Event> Store<E> {
 
     /// Compares every row with its event, both ways, and mends what differs; or builds a new
     /// database. Takes the lock, so no other handle may be writing.
-    pub fn replay(dir: impl AsRef<Path>, options: Options, rebuild: bool) -> Result<(ReplayReport, OpenReport)> {
+    pub fn replay(
+        dir: impl AsRef<Path>,
+        options: Options,
+        rebuild: bool,
+    ) -> Result<(ReplayReport, OpenReport)> {
         let options = options.create(false);
         let mut opened = open::open::<E>(Arc::new(RealDisk), dir.as_ref(), &options, false)?;
         let position = opened.writer.position();
@@ -298,8 +307,8 @@ impl<E: Event> Store<E> {
         trust_log: bool,
     ) -> Result<RepairReport> {
         let schema = Schema::new(&E::TABLE)?;
-        let dir = crate::disk::absolute(dir.as_ref())
-            .map_err(|error| Error::io("resolve", dir.as_ref(), error))?;
+        let dir =
+            crate::disk::absolute(dir.as_ref()).map_err(|error| Error::io("resolve", dir.as_ref(), error))?;
         let log = LogDir::new(Arc::new(RealDisk), &dir);
         let found = open::contents(&log)?;
         if found != open::Contents::Store {
@@ -361,4 +370,3 @@ impl<E: Event> Drop for Inner<E> {
         self.shut();
     }
 }
-

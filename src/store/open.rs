@@ -138,7 +138,12 @@ pub(super) fn peek(dir: &Path, schema: &Schema, store: Option<StoreId>, wait: Du
 }
 
 /// Opens a store: everything up to the point where its threads may start.
-pub(super) fn open<E: Event>(disk: Arc<dyn Disk>, dir: &Path, options: &Options, trust_log: bool) -> Result<Opened> {
+pub(super) fn open<E: Event>(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    options: &Options,
+    trust_log: bool,
+) -> Result<Opened> {
     let schema = Schema::new(&E::TABLE)?;
     let dir = disk::absolute(dir).map_err(|error| Error::io("resolve", dir, error))?;
     let log = LogDir::new(disk, &dir);
@@ -185,8 +190,13 @@ fn open_log<E: Event>(
         None => &mut NoDonor,
     };
     let witness = peeked.witness.filter(|_| !trust_log);
-    let with =
-        OpenLog { limits: options.limits, now: Timestamp::now().as_micros(), witness, donor, busy: peeked.busy };
+    let with = OpenLog {
+        limits: options.limits,
+        now: Timestamp::now().as_micros(),
+        witness,
+        donor,
+        busy: peeked.busy,
+    };
     log_open::open(log, with)
 }
 

@@ -44,7 +44,15 @@ pub(super) struct Projector {
 impl Projector {
     pub(super) fn new(log: LogDir, store: StoreId, schema: Schema) -> Self {
         let database = projection::database_path(&log.store_dir);
-        Self { log, store, schema, database, open: None, report: ReplayReport::default(), findings: Vec::new() }
+        Self {
+            log,
+            store,
+            schema,
+            database,
+            open: None,
+            report: ReplayReport::default(),
+            findings: Vec::new(),
+        }
     }
 
     fn dir(&self) -> PathBuf {
@@ -255,7 +263,12 @@ impl Projector {
     }
 
     /// Compares every row with its event and mends what differs, or builds the database anew.
-    pub(super) fn replay_all<E: Event>(&mut self, durable: Position, rebuild: bool, wait: Duration) -> Result<(), Stop> {
+    pub(super) fn replay_all<E: Event>(
+        &mut self,
+        durable: Position,
+        rebuild: bool,
+        wait: Duration,
+    ) -> Result<(), Stop> {
         let damaged = match &self.open {
             Some((projection, _)) => compare::integrity(projection.reader(), 3)?,
             None => Vec::new(),

@@ -264,8 +264,7 @@ impl<E: Event> Iterator for Items<E> {
                             seq: header.seq,
                             event,
                             key,
-                            appended_at: Timestamp::from_micros(header.appended_at)
-                                .unwrap_or(Timestamp::MIN),
+                            appended_at: Timestamp::from_micros(header.appended_at).unwrap_or(Timestamp::MIN),
                         }),
                         Decoded::Unknown(reason) => {
                             Item::Unknown(Finding::new(FindingKind::UnknownEvent, reason).seq(header.seq))

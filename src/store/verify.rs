@@ -57,7 +57,11 @@ impl VerifySummary {
 impl<E: Event> Reader<E> {
     /// Checks every frame of the log and, unless `log_only`, every column of every row. Tells each
     /// finding as it comes up. Memory does not grow with the log.
-    pub fn verify(dir: impl AsRef<std::path::Path>, log_only: bool, mut tell: impl FnMut(Finding)) -> Result<VerifySummary> {
+    pub fn verify(
+        dir: impl AsRef<std::path::Path>,
+        log_only: bool,
+        mut tell: impl FnMut(Finding),
+    ) -> Result<VerifySummary> {
         let dir = dir.as_ref();
         let mut check = Check { summary: VerifySummary::default(), tell: &mut tell };
         // First the rows' snapshot, then the log's: so the log has every event that the rows show.
@@ -95,7 +99,9 @@ impl<E: Event> Reader<E> {
             Err(trouble @ (Trouble::Busy(_) | Trouble::Failed(_))) => return Err(trouble.into_error(&path)),
             Err(Trouble::Foreign(reason)) => (FindingKind::DatabaseForeign, reason),
             Err(Trouble::Unusable(reason)) if missing => (FindingKind::DatabaseMissing, reason),
-            Err(Trouble::Unusable(reason)) if reason.contains("is not as this version") || reason.ends_with("is not there") => {
+            Err(Trouble::Unusable(reason))
+                if reason.contains("is not as this version") || reason.ends_with("is not there") =>
+            {
                 (FindingKind::SchemaDiffers, reason)
             }
             Err(Trouble::Unusable(reason)) => (FindingKind::DatabaseDamaged, reason),

@@ -146,7 +146,7 @@ pub struct Origin {
 /// One event in the history of a company's sync runs.
 ///
 /// ```
-/// use synclog::sync::{Company, Level, Status, SyncEvent};
+/// use synclog::{Company, Level, Status, SyncEvent};
 ///
 /// let company = Company::new("8f0c1d52", "102209.0", "Acme Traders");
 /// let event = SyncEvent::new(company, Level::Success, "Sync completed")

@@ -262,7 +262,7 @@ fn golden_events() -> Vec<SyncEvent> {
 #[test]
 fn version_1_keeps_its_bytes() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/golden/sync_event_v1.hex");
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
     let lines: Vec<String> = std::fs::read_to_string(path).unwrap().lines().map(Into::into).collect();
     let events = golden_events();
     let written: Vec<String> = events.iter().map(|event| hex(&event.encode(1).unwrap())).collect();

@@ -25,7 +25,7 @@ pub struct Key {
 /// Which events, in which order, and how many. A default filter is every event, newest first.
 ///
 /// ```
-/// use synclog::sync::{Filter, Level};
+/// use synclog::{Filter, Level};
 ///
 /// let filter = Filter::new().company("8f0c1d52", "102209.0").level(Level::Error).limit(100);
 /// assert_eq!(filter.limit, Some(100));
@@ -209,10 +209,14 @@ impl Filter {
             let id = sql.bind(seq(key.id));
             sql.condition(&format!("(created_at, id) {less} ({time}, {id})"));
         }
-        sql.text += &format!(" ORDER BY created_at {order}, id {order}");
+        sql.text += " ORDER BY created_at ";
+        sql.text += order;
+        sql.text += ", id ";
+        sql.text += order;
         if let Some(limit) = self.limit {
             let limit = sql.bind(seq(limit));
-            sql.text += &format!(" LIMIT {limit}");
+            sql.text += " LIMIT ";
+            sql.text += &limit;
         }
         (sql.text, sql.values)
     }

@@ -16,7 +16,7 @@ use crate::time::Timestamp;
 use super::event::{Company, Status, SyncEvent, words};
 
 /// How long a run may be silent before it counts as stuck, unless the caller says otherwise.
-pub const STUCK_AFTER: Duration = Duration::from_secs(3600);
+pub const STUCK_AFTER: Duration = Duration::from_hours(1);
 
 /// Where a run stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -150,10 +150,10 @@ impl Matcher {
             return;
         }
         let hash = self.hash(event);
-        if self.origins.contains_key(&origin) {
-            self.origins.insert(origin, true);
-            let hash = self.export_hash(event);
-            for (index, present) in self.by_origin.get_mut(&(origin, hash)).into_iter().flatten() {
+        let of_export = self.export_hash(event);
+        if let Some(known) = self.origins.get_mut(&origin) {
+            *known = true;
+            for (index, present) in self.by_origin.get_mut(&(origin, of_export)).into_iter().flatten() {
                 *present |= same_export(&self.records[*index].event, event);
             }
         }

@@ -1,3 +1,5 @@
+#![allow(clippy::cloned_ref_to_slice_refs, reason = "lists of one and of many read alike")]
+
 use proptest::prelude::*;
 
 use super::*;

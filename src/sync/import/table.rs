@@ -82,7 +82,7 @@ fn read_table(db: &Connection, path: &Path, read_time: ReadTime<'_>) -> Result<S
     }
     let columns: Vec<String> = {
         let statement = db.prepare("SELECT * FROM sync_logs LIMIT 0").map_err(failed)?;
-        statement.column_names().into_iter().map(Into::into).collect()
+        statement.column_names().map(Into::into).collect()
     };
     let id = columns.iter().position(|name| field(name) == Some(Field::LegacyRowId));
     // The order by position: a name of the source never becomes part of the query.

@@ -1,0 +1,20 @@
+//! Sync events: the built-in event type, and the handles that an application uses.
+//!
+//! [`SyncLog`] writes, [`SyncReader`] reads. Both stand on the engine, which knows nothing of
+//! companies, levels or runs. Read next: `event.rs` for what an event is, `filter.rs` for queries.
+
+mod codec;
+mod event;
+mod filter;
+mod import;
+mod import_log;
+mod log;
+mod row;
+mod runs;
+
+pub use event::{Company, Level, Origin, Status, SyncEvent};
+pub use filter::{Filter, Key};
+pub use import::{ExportLine, ImportReport, Rejection, TimeOffset};
+pub use import_log::ImportOptions;
+pub use log::{LogEntry, Run, SyncLog, SyncReader};
+pub use runs::{RunFilter, RunState, RunSummary, STUCK_AFTER};
