@@ -10,6 +10,8 @@ mod lock;
 mod log;
 mod projection;
 mod replay;
+#[cfg(test)]
+mod simdisk;
 mod store;
 mod store_id;
 mod sync;

@@ -303,9 +303,12 @@ pub(crate) fn body_of(payload: &[u8]) -> Vec<u8> {
     body
 }
 
-/// Whether a body is what erasure leaves: a payload of zeros.
+/// Whether a body is what erasure leaves: a payload of zeros, padded and ended as any other.
 pub(crate) fn is_erased_body(payload_len: u32, body: &[u8]) -> bool {
-    payload_len > 0 && body[..payload_len as usize].iter().all(|byte| *byte == 0)
+    let ended = body
+        .split_last()
+        .is_some_and(|(last, rest)| *last == LAST_FRAME_BYTE && rest.iter().all(|byte| *byte == 0));
+    payload_len > 0 && ended
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The log.
 #![allow(missing_docs)]
+#[cfg(test)]
+mod crash_tests;
 pub(crate) mod cursor;
 pub(crate) mod deletion;
 pub(crate) mod directory;

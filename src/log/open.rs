@@ -34,7 +34,6 @@ pub(crate) struct Recovered {
 /// What opening for writing needs to know.
 pub(crate) struct OpenLog<'a> {
     pub(crate) limits: Limits,
-    pub(crate) now: i64,
     pub(crate) witness: Option<Witness>,
     pub(crate) donor: &'a mut dyn Donor,
     /// There may be a witness, but another process holds it. Then nothing is ever cut off: the bytes

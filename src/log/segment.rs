@@ -165,7 +165,14 @@ pub(crate) fn create(disk: &dyn Disk, dir: &Path, header: &SegmentHeader) -> Res
 
 fn write_new(disk: &dyn Disk, path: &Path, header: &SegmentHeader) -> Result<Arc<dyn DiskFile>> {
     const CHUNK: u64 = 1024 * 1024;
-    let file = disk.create(path).map_err(|error| Error::io("create", path, error))?;
+    let file = match disk.create(path) {
+        // A crash or a full disk left one in the making; nobody ever reads it.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            disk.remove(path).and_then(|()| disk.create(path))
+        }
+        other => other,
+    };
+    let file = file.map_err(|error| Error::io("create", path, error))?;
     let zeros = vec![0; CHUNK.min(header.size) as usize];
     let mut offset = FIRST_FRAME;
     while offset < header.size {

@@ -321,7 +321,6 @@ impl<E: Event> Store<E> {
         let mut none = crate::log::heal::NoDonor;
         let mut with = OpenLog {
             limits: Limits::default(),
-            now: Timestamp::now().as_micros(),
             witness: peeked.witness.filter(|_| !trust_log),
             donor: match &mut rows {
                 Some(rows) => rows,

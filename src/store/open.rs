@@ -190,13 +190,7 @@ fn open_log<E: Event>(
         None => &mut NoDonor,
     };
     let witness = peeked.witness.filter(|_| !trust_log);
-    let with = OpenLog {
-        limits: options.limits,
-        now: Timestamp::now().as_micros(),
-        witness,
-        donor,
-        busy: peeked.busy,
-    };
+    let with = OpenLog { limits: options.limits, witness, donor, busy: peeked.busy };
     log_open::open(log, with)
 }
 
