@@ -1,11 +1,159 @@
-//! The log.
-#![allow(missing_docs)]
+//! The log: an append-only sequence of checksummed frames in segment files. This page is the
+//! specification of format version 1; a reader can be written from it alone.
+//!
+//! The log knows bytes: kinds, versions and payloads that it does not look into. It never names an
+//! event or SQLite. Read next: [`frame`] (pure bytes), [`recovery`] (the torn-or-corrupt table),
+//! [`survey`] (the walk that gathers its evidence), [`writer`] (append).
+//!
+//! # Files
+//!
+//! A store is a directory. The log is its directory `log`, with one file for each segment, named by
+//! the segment's number in 20 decimal digits and `.seg`: `00000000000000000001.seg`. Numbers go up
+//! by one. Files that end in `.seg.new` are segments in the making; they are never read, and the
+//! next writer removes them. The first number is 1, unless retention has dropped whole segments.
+//!
+//! All numbers are unsigned and little-endian unless it says otherwise. All checksums are
+//! CRC-32/IEEE (reflected polynomial `EDB88320`, start and final XOR `FFFFFFFF`, as in zip and PNG;
+//! the check value of `123456789` is `CBF43926`).
+//!
+//! # A segment
+//!
+//! A segment has its final size from the start: it is written as zeros, with its header, under the
+//! temporary name, synced, renamed into place, and its directory synced, before the first frame goes
+//! in. It never grows and is never used again for anything else. Bytes behind the last frame are
+//! zero. The file's length equals the size in its header, at most 128 MiB.
+//!
+//! The header stands twice, at offset 0 and at offset 4096, in equal copies of 4096 bytes. The first
+//! frame starts at offset 8192.
+//!
+//! | offset | bytes | field |
+//! |---|---|---|
+//! | 0 | 8 | `SYNCLOG` and a line feed: `53 59 4E 43 4C 4F 47 0A` |
+//! | 8 | 4 | format version: 1 |
+//! | 12 | 4 | checksum algorithm: 1, CRC-32/IEEE |
+//! | 16 | 16 | store id, the same in all segments of a store |
+//! | 32 | 8 | segment number, as in the file's name |
+//! | 40 | 8 | first seq: the seq that the first event in this segment has or will have |
+//! | 48 | 8 | first retained seq: events below it were given up by retention; at most the first seq |
+//! | 56 | 8 | size of the file in bytes |
+//! | 64 | 8 | when the segment was made, microseconds since 1970, signed |
+//! | 72 | 4 | header checksum of the last frame of the segment before; 0 in segment 1 |
+//! | 76 | 4 | CRC-32 of bytes 0 to 75 |
+//! | 80 | 4016 | zero |
+//!
+//! A copy is sound if the first 8 bytes, the checksum, the padding and the ranges hold. One sound
+//! copy is enough. Magic, version and the place of the checksum stay in every later version: a copy
+//! with a fitting checksum and a version above 1 is of a newer format, and nothing else may be
+//! concluded from it.
+//!
+//! # A frame
+//!
+//! A frame is a header of 48 bytes and a body. It starts at a multiple of 8 and its length is a
+//! multiple of 8; the next frame starts where it ends.
+//!
+//! | offset | bytes | field |
+//! |---|---|---|
+//! | 0 | 1 | `F1` |
+//! | 1 | 1 | kind: 1 event, 2 mark, 3 deletion record |
+//! | 2 | 2 | event type: the number that an event type has in its store; 0 for other kinds |
+//! | 4 | 2 | version of the payload's encoding; 0 for marks |
+//! | 6 | 1 | flags, of events only: 1 the batch goes on with the next frame, 2 the payload starts with an idempotency key |
+//! | 7 | 1 | zero |
+//! | 8 | 8 | seq, 1 to 2^63 - 1: the event's own; for other kinds the seq that the next event has |
+//! | 16 | 8 | append time, microseconds since 1970, signed; 0 for marks |
+//! | 24 | 4 | payload length in bytes, at most 16,778,240 (16 MiB and 1 KiB); 0 for marks |
+//! | 28 | 4 | `durable_end`: see below; for a mark its own offset |
+//! | 32 | 4 | header checksum of the frame before; for a segment's first frame the one in the segment's header |
+//! | 36 | 4 | body checksum |
+//! | 40 | 4 | header checksum |
+//! | 44 | 3 | zero |
+//! | 47 | 1 | `1F` |
+//!
+//! The body is the payload, then as many zeros as make its length a multiple of 8 together with one
+//! last byte, `5A`. So it has `(payload length + 1)` bytes, rounded up to a multiple of 8.
+//!
+//! Both checksums are seeded, so that bytes copied from elsewhere never fit: each is the CRC-32 of
+//! the 16 bytes of the store id, the segment number (8 bytes), an offset (8 bytes), and then the data.
+//! For the header the offset is where the frame starts in its file, and the data are header bytes 0
+//! to 39 and 44 to 47. For the body the offset is where the body starts, and the data are the whole
+//! body. The chain is one of headers: an erased payload leaves it whole.
+//!
+//! # When a frame is valid
+//!
+//! Conditions 1 to 6 make a *valid header*, all nine a *valid frame*. Walking a segment means
+//! starting at offset 8192 with the first seq and the previous checksum of its header.
+//!
+//! 1. It starts at a multiple of 8, at 8192 or later, and the segment has at least 48 bytes from there.
+//! 2. Byte 0 is `F1`, byte 47 is `1F`, bytes 7 and 44 to 46 are zero.
+//! 3. The header checksum fits.
+//! 4. The kind is known; an event has an event type other than 0 and no flags but 1 and 2; the
+//!    others have event type 0 and no flags; a mark has version, append time and payload length 0
+//!    and its own offset as `durable_end`; the seq is in its range.
+//! 5. The payload length is within its limit and the whole frame lies inside the segment.
+//! 6. `durable_end` is a multiple of 8, at least 8192, and at most the frame's own offset.
+//! 7. The previous checksum is the header checksum of the frame before.
+//! 8. The seq is the next one: one more than the last event's. Inside a batch only events follow.
+//! 9. The body checksum fits.
+//!
+//! A frame of an event that meets 1 to 8, and whose body is zero but for its last byte, is an *erased*
+//! event. It counts as valid in a segment that is not the last, and only where a deletion record
+//! further on covers its seq; anywhere else it fails condition 9.
+//!
+//! # Payloads
+//!
+//! The payload of an event belongs to its event type and version. With flag 2 it starts with the
+//! length of the key (2 bytes) and the key (UTF-8, 1 to 255 bytes); the event's own bytes follow. An
+//! event type or version that a reader does not know is kept and passed over.
+//!
+//! The payload of a deletion record, version 1:
+//!
+//! | offset | bytes | field |
+//! |---|---|---|
+//! | 0 | 1 | reason: 1 retention, 2 erasure |
+//! | 1 | 7 | zero |
+//! | 8 | 32 | keyed hash of what was erased; zeros for retention |
+//! | 40 | 8 | cut-off: events at or after this time were spared; microseconds since 1970, signed |
+//! | 48 | 8 | number of stretches |
+//! | 56 | 16 each | first and last seq of a stretch, ascending, without overlaps |
+//!
+//! # Writing, and what a reader may conclude
+//!
+//! A *group* is what one sync makes durable: whole batches, in one segment, at most 34 MiB. An
+//! append is acknowledged after the sync of its group has succeeded. The first byte of a group is
+//! written only after the sync of the group before it has succeeded, so at most one group is in
+//! flight. A writer whose write or sync has failed writes nothing more.
+//!
+//! `durable_end` is the offset in this segment up to which the writer had proved the log durable when
+//! it built the header: by a sync that had succeeded, or by writing again and syncing what it found
+//! when it opened the log. In a new segment it is 8192. So any valid header, whatever became of its
+//! payload, proves all bytes before its `durable_end`, and all segments before its own.
+//!
+//! A *mark* is written when the log falls idle and when it is closed. It proves the last group, and
+//! needs no sync of its own. Where a frame has a 512-byte sector of the file, inside it, that is all
+//! zero, its group is acknowledged only after a mark behind it was synced as well.
+//!
+//! Before a new segment is made, everything in the last one is synced. The new segment's header tells
+//! where the last one ended (first seq and previous checksum), and its being there proves that.
+//!
+//! The last segment may hold no frame yet. It may also end in what a crash left: [`recovery`] tells
+//! how that is told from damage. Beside a live writer (it holds a lock on the file `lock` in the
+//! store's directory) a reader goes no farther than the largest `durable_end` of the last segment.
+//!
+//! # What cannot be known
+//!
+//! Without a write *after* the sync, "a crash before the last group was complete" and "the last group
+//! was complete, and the disk zeroed a sector of it later" are the same bytes. A mark, and the applied
+//! seq in SQLite, tell the two apart once they are there. Whoever puts back an older copy of the
+//! whole store, or rewrites log and database together, is not caught by anything inside the store.
+
 #[cfg(test)]
 mod crash_tests;
 pub(crate) mod cursor;
 pub(crate) mod deletion;
 pub(crate) mod directory;
 pub(crate) mod frame;
+#[cfg(test)]
+mod golden_tests;
 pub(crate) mod heal;
 pub(crate) mod map;
 pub(crate) mod open;
