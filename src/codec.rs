@@ -1,13 +1,20 @@
-//! Between an event and the payload of its frame: the idempotency key in front, size limits.
+//! Between an event and the payload of its frame: salt and idempotency key in front, size limits.
 //!
-//! A payload with a key (flag 2 in the frame) starts with the key's length as `u16`, little-endian,
-//! and the key; the event's own encoding follows.
+//! The payload of an event starts with 8 bytes of salt. Where flag 2 is set in the frame, the key's
+//! length as `u16`, little-endian, and the key come next; the event's own encoding follows. Erasure
+//! takes the salt away with the payload, so that the checksum that stays in the header cannot be used
+//! to find out what was erased.
+
+use std::hash::{BuildHasher, RandomState};
 
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::log::frame::{FLAG_KEY, Header};
+use crate::log::frame::{FLAG_KEY, HEADER_LEN, Header};
 use crate::log::writer::NewEvent;
-use crate::projection::row::{FrameHeader, Row};
+use crate::projection::row::{FrameKeep, Row};
+
+/// Bytes of salt in front of every event's payload.
+pub(crate) const SALT_LEN: usize = 8;
 
 /// The longest idempotency key in bytes.
 pub const MAX_KEY_BYTES: usize = 255;
@@ -36,34 +43,52 @@ pub(crate) fn check_key(key: &str) -> Result<()> {
     Ok(())
 }
 
+/// Gives out salt: a keyed hash of a counter, under a key from the system's random numbers.
+#[derive(Default)]
+pub(crate) struct Salter {
+    key: RandomState,
+    count: std::sync::atomic::AtomicU64,
+}
+
+impl Salter {
+    fn next(&self) -> [u8; SALT_LEN] {
+        let count = self.count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.key.hash_one(count).to_le_bytes()
+    }
+}
+
 /// The frame contents for an event that [`Event::prepare`] has passed.
-pub(crate) fn encode<E: Event>(event: &E, key: Option<&str>, max_event_bytes: u64) -> Result<NewEvent> {
+pub(crate) fn encode<E: Event>(
+    event: &E,
+    key: Option<&str>,
+    max_event_bytes: u64,
+    salter: &Salter,
+) -> Result<NewEvent> {
     let own = event.encode(E::VERSION)?;
     if own.len() as u64 > max_event_bytes {
         return Err(Error::TooLarge { what: "the event", bytes: own.len() as u64, limit: max_event_bytes });
     }
-    Ok(NewEvent {
-        event_kind: E::KIND,
-        version: E::VERSION,
-        keyed: key.is_some(),
-        payload: with_key(key, own),
-    })
+    let payload = join(&salter.next(), key, &own);
+    Ok(NewEvent { event_kind: E::KIND, version: E::VERSION, keyed: key.is_some(), payload })
 }
 
-fn with_key(key: Option<&str>, own: Vec<u8>) -> Vec<u8> {
-    let Some(key) = key else { return own };
-    let mut payload = Vec::with_capacity(2 + key.len() + own.len());
-    payload.extend_from_slice(&(key.len() as u16).to_le_bytes());
-    payload.extend_from_slice(key.as_bytes());
-    payload.extend_from_slice(&own);
+fn join(salt: &[u8; SALT_LEN], key: Option<&str>, own: &[u8]) -> Vec<u8> {
+    let mut payload = Vec::with_capacity(SALT_LEN + 2 + key.map_or(0, str::len) + own.len());
+    payload.extend_from_slice(salt);
+    if let Some(key) = key {
+        payload.extend_from_slice(&(key.len() as u16).to_le_bytes());
+        payload.extend_from_slice(key.as_bytes());
+    }
+    payload.extend_from_slice(own);
     payload
 }
 
-fn split_key<'p>(header: &Header, payload: &'p [u8]) -> Option<(Option<String>, &'p [u8])> {
+fn split<'p>(header: &Header, payload: &'p [u8]) -> Option<(Option<String>, &'p [u8])> {
+    let (_, rest) = payload.split_first_chunk::<SALT_LEN>()?;
     if header.flags & FLAG_KEY == 0 {
-        return Some((None, payload));
+        return Some((None, rest));
     }
-    let (len, rest) = payload.split_first_chunk::<2>()?;
+    let (len, rest) = rest.split_first_chunk::<2>()?;
     let (key, own) = rest.split_at_checked(usize::from(u16::from_le_bytes(*len)))?;
     Some((Some(std::str::from_utf8(key).ok()?.to_owned()), own))
 }
@@ -84,8 +109,8 @@ pub(crate) fn decode<E: Event>(header: &Header, payload: &[u8]) -> Decoded<E> {
             E::VERSION
         ));
     }
-    let Some((key, own)) = split_key(header, payload) else {
-        return Decoded::Unknown("its idempotency key cannot be read".into());
+    let Some((key, own)) = split(header, payload) else {
+        return Decoded::Unknown("its salt or idempotency key cannot be read".into());
     };
     match E::decode(header.version, own) {
         Ok(event) => Decoded::Event { event, key },
@@ -93,12 +118,32 @@ pub(crate) fn decode<E: Event>(header: &Header, payload: &[u8]) -> Decoded<E> {
     }
 }
 
-/// The row of an event.
-pub(crate) fn row_of<E: Event>(seq: u64, event: &E, key: Option<String>, frame: FrameHeader) -> Row {
+/// The row of an event: `raw` is its frame's header, `payload` its whole payload.
+pub(crate) fn row_of<E: Event>(
+    seq: u64,
+    event: &E,
+    key: Option<String>,
+    raw: &[u8; HEADER_LEN],
+    payload: &[u8],
+) -> Row {
+    let mut frame: FrameKeep = [0; HEADER_LEN + SALT_LEN];
+    frame[..HEADER_LEN].copy_from_slice(raw);
+    // An event that was decoded has its salt.
+    let salt = &payload[..SALT_LEN.min(payload.len())];
+    frame[HEADER_LEN..HEADER_LEN + salt.len()].copy_from_slice(salt);
     Row { seq, values: event.to_row(), key, frame }
 }
 
-/// The payload that the frame of an event had, from what its row holds.
-pub(crate) fn payload_again<E: Event>(event: &E, key: Option<&str>, version: u16) -> Result<Vec<u8>> {
-    Ok(with_key(key, event.encode(version)?))
+/// The header and the payload that the frame of an event had, from what its row keeps.
+pub(crate) fn frame_again<E: Event>(
+    event: &E,
+    key: Option<&str>,
+    frame: &[u8],
+) -> Result<(Vec<u8>, Vec<u8>)> {
+    let kept: &FrameKeep = frame.try_into().map_err(|_| Error::codec("its frame was not kept"))?;
+    let (header, salt) = kept.split_at(HEADER_LEN);
+    let version = u16::from_le_bytes([header[4], header[5]]);
+    let mut own_salt = [0; SALT_LEN];
+    own_salt.copy_from_slice(salt);
+    Ok((header.to_vec(), join(&own_salt, key, &event.encode(version)?)))
 }

@@ -90,7 +90,7 @@ pub struct Index {
 /// The table that an event type is projected into.
 ///
 /// The engine adds three columns of its own: `id` (the seq, the primary key) before the event's
-/// columns, `idempotency_key` and `frame` (the frame's header, kept so that a damaged log can be
+/// columns, `idempotency_key` and `frame` (its frame's header and salt, kept so that a damaged log can be
 /// healed from its rows) behind them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Table {

@@ -14,7 +14,6 @@ use crate::event::{Event, Value};
 use crate::finding::{Finding, FindingKind};
 use crate::log::cursor::{Cursor, Entry};
 use crate::log::deletion::Deletion;
-use crate::log::frame::HEADER_LEN;
 use crate::log::heal::{Donor, DonorFrame};
 use crate::log::view::LogView;
 use crate::projection::rebuild::Rebuild;
@@ -168,7 +167,7 @@ pub(crate) fn gather<E: Event>(cursor: &mut Cursor) -> Result<Option<Stretch>> {
                 stretch.step.applied = Some(Applied { seq: header.seq, sum: header.sum });
                 match codec::decode::<E>(&header, payload) {
                     Decoded::Event { event, key } => {
-                        stretch.step.rows.push(codec::row_of(header.seq, &event, key, raw));
+                        stretch.step.rows.push(codec::row_of(header.seq, &event, key, &raw, payload));
                     }
                     Decoded::Unknown(reason) => {
                         stretch.step.absent.push((header.seq, header.seq, "unknown"));
@@ -427,18 +426,14 @@ impl<E: Event> Donor for RowDonor<'_, E> {
         // A database that cannot be read gives nothing; the damage is then named as what it is.
         let Ok(mut rows) = compare::rows_between(self.db, self.schema, id, id, 1) else { return Ok(None) };
         let Some(row) = rows.pop() else { return Ok(None) };
-        let Value::Blob(header) = row.frame else { return Ok(None) };
+        let Value::Blob(kept) = row.frame else { return Ok(None) };
         let key = match row.key {
             Value::Null => None,
             Value::Text(key) => Some(key),
             _ => return Ok(None),
         };
-        if header.len() != HEADER_LEN {
-            return Ok(None);
-        }
-        let version = u16::from_le_bytes([header[4], header[5]]);
-        let payload =
-            E::from_row(&row.values).and_then(|event| codec::payload_again(&event, key.as_deref(), version));
-        Ok(payload.ok().map(|payload| DonorFrame { header, payload }))
+        let frame =
+            E::from_row(&row.values).and_then(|event| codec::frame_again(&event, key.as_deref(), &kept));
+        Ok(frame.ok().map(|(header, payload)| DonorFrame { header, payload }))
     }
 }

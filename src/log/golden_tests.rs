@@ -85,25 +85,25 @@ impl Builder {
 /// Two segments: single events, a batch, a key, an erased event, marks, and a deletion record.
 fn build() -> Vec<(u64, Vec<u8>)> {
     let mut first = Builder::new(1, 1, 0);
-    first.frame(FrameKind::Event, 0, FIRST_FRAME, b"one");
+    first.frame(FrameKind::Event, 0, FIRST_FRAME, b"saltsaltone");
     let one = first.end();
-    first.frame(FrameKind::Event, FLAG_MORE, one, b"two, of a batch");
+    first.frame(FrameKind::Event, FLAG_MORE, one, b"SALT0002two, of a batch");
     first.frame(FrameKind::Event, 0, one, &[0xE0; 700]);
     let three = first.end();
     first.frame(FrameKind::Mark, 0, 0, &[]);
     let erased = first.end() as usize + HEADER_LEN;
-    first.frame(FrameKind::Event, 0, three, b"erased later");
-    first.bytes[erased..erased + 12].fill(0);
-    let mut keyed = vec![3, 0];
-    keyed.extend(b"keyfive");
+    first.frame(FrameKind::Event, 0, three, b"SALT0004erased later");
+    first.bytes[erased..erased + 20].fill(0);
+    let keyed = [&b"SALT0005"[..], &[3, 0], b"keyfive"].concat();
     let four = first.end();
     first.frame(FrameKind::Event, FLAG_KEY, four, &keyed);
     first.frame(FrameKind::Mark, 0, 0, &[]);
     let mut second = Builder::new(2, first.seq, first.previous);
-    let record = Deletion { reason: Reason::Erasure, subject: [0xAB; 32], cut_off: TIME, ranges: vec![(4, 4)] };
+    let record =
+        Deletion { reason: Reason::Erasure, subject: [0xAB; 32], cut_off: i64::MAX, ranges: vec![(4, 4)] };
     second.frame(FrameKind::Deletion, 0, FIRST_FRAME, &record.encode());
     let deletion = second.end();
-    second.frame(FrameKind::Event, 0, deletion, b"");
+    second.frame(FrameKind::Event, 0, deletion, b"SALT0006");
     second.frame(FrameKind::Mark, 0, 0, &[]);
     vec![(1, first.finish()), (2, second.finish())]
 }
@@ -122,7 +122,9 @@ fn describe(cursor: &mut Cursor) -> Vec<String> {
                 header.appended_at,
                 payload.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
             ),
-            Entry::Deletion { payload } => format!("deletion {:?}", Deletion::decode(payload).unwrap().ranges),
+            Entry::Deletion { payload } => {
+                format!("deletion {:?}", Deletion::decode(payload).unwrap().ranges)
+            }
             Entry::Erased { seq, .. } => format!("erased {seq}"),
             Entry::Damage(finding) => panic!("{finding}"),
         });

@@ -166,12 +166,12 @@ mod tests {
     }
 
     fn row(seq: u64) -> Row {
-        Row { seq, values: vec![Value::Real(seq as f64)], key: None, frame: [1; 48] }
+        Row { seq, values: vec![Value::Real(seq as f64)], key: None, frame: [1; 56] }
     }
 
     fn insert(db: &Connection, seq: u64) {
         let sql = "INSERT INTO readings VALUES (?1, ?2, NULL, ?3)";
-        db.execute(sql, params![seq as i64, seq as f64, vec![1_u8; 48]]).unwrap();
+        db.execute(sql, params![seq as i64, seq as f64, vec![1_u8; 56]]).unwrap();
     }
 
     #[test]

@@ -117,8 +117,10 @@ pub(crate) struct Changes {
 pub(crate) struct Projection {
     path: PathBuf,
     schema: Schema,
-    write: Connection,
+    /// Reads back. Closed before the other one: the last connection to close empties and removes the
+    /// write-ahead log, and one that only reads cannot.
     read: Connection,
+    write: Connection,
     identity: Option<FileIdentity>,
     applied: Applied,
 }

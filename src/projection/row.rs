@@ -5,8 +5,8 @@ use rusqlite::{Statement, ToSql};
 
 use crate::event::Value;
 
-/// Bytes of a frame's header, as the `frame` column keeps it.
-pub(crate) type FrameHeader = [u8; 48];
+/// What the `frame` column keeps of an event's frame: its header of 48 bytes and its salt of 8.
+pub(crate) type FrameKeep = [u8; 56];
 
 /// What one event looks like as a row.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,8 +15,8 @@ pub(crate) struct Row {
     /// The event's own columns, in the order of its table.
     pub(crate) values: Vec<Value>,
     pub(crate) key: Option<String>,
-    /// The header of the event's frame, so that the frame can be built again from the row.
-    pub(crate) frame: FrameHeader,
+    /// What the event's frame needs to be built again from the row.
+    pub(crate) frame: FrameKeep,
 }
 
 impl ToSql for Value {

@@ -14,12 +14,13 @@ mod reader;
 mod report;
 mod verify;
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::codec::{check_key, encode};
+use crate::codec::{Salter, check_key, encode};
 use crate::disk::{Disk, RealDisk};
 use crate::error::{Error, Result};
 use crate::event::Event;
@@ -74,6 +75,7 @@ struct Inner<E: Event> {
     threads: Mutex<Option<Threads>>,
     report: OpenReport,
     options: Options,
+    salter: Salter,
 }
 
 struct Threads {
@@ -87,6 +89,21 @@ struct Threads {
 pub struct Ticket<E: Event> {
     slot: Arc<Slot>,
     shared: Arc<Shared<E>>,
+}
+
+impl<E: Event> fmt::Debug for Ticket<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket").field("ready", &self.is_ready()).finish()
+    }
+}
+
+impl<E: Event> fmt::Debug for Store<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("dir", &self.inner.dir)
+            .field("id", &self.inner.id)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<E: Event> Ticket<E> {
@@ -157,7 +174,9 @@ impl<E: Event> Store<E> {
         let threads = Threads { committer, projector, _lock: opened.lock };
         let report = opened.report;
         let threads = Mutex::new(Some(threads));
-        Ok(Self { inner: Arc::new(Inner { dir, id, shared, threads, report, options }) })
+        Ok(Self {
+            inner: Arc::new(Inner { dir, id, shared, threads, report, options, salter: Salter::default() }),
+        })
     }
 
     /// Appends one event. When this returns, the event is on disk (P1).
@@ -205,7 +224,12 @@ impl<E: Event> Store<E> {
             }
             let mut event = given.clone();
             event.prepare(now)?;
-            encoded.push(encode(&event, key.as_deref(), self.inner.options.max_event_bytes)?);
+            encoded.push(encode(
+                &event,
+                key.as_deref(),
+                self.inner.options.max_event_bytes,
+                &self.inner.salter,
+            )?);
             keyed.push(key.map(|key| (key, given, event)));
         }
         let bytes = batch_len(&encoded);
@@ -331,6 +355,13 @@ impl<E: Event> Store<E> {
         let (done, lost) = crate::log::open::repair(&log, &mut with, dry_run)?;
         drop(rows);
         drop(lock);
+        if trust_log && !dry_run && lost.is_empty() {
+            // The rows beyond the log's end are set aside, and the applied seq is the log's again.
+            let opened = open::open::<E>(Arc::new(RealDisk), &dir, &options.create(false), true)?;
+            if let Some(reason) = opened.pending {
+                return Err(Error::Projection { path: opened.projector.database, reason, busy: true });
+            }
+        }
         Ok(RepairReport {
             healed_events: done.healed_events,
             findings: done.findings,

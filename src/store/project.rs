@@ -262,31 +262,41 @@ impl Projector {
         Ok(kept)
     }
 
-    /// Compares every row with its event and mends what differs, or builds the database anew.
+    /// Compares every row with its event and mends what differs, or builds the database anew: where
+    /// that was asked for, and where SQLite finds it damaged.
     pub(super) fn replay_all<E: Event>(
         &mut self,
         durable: Position,
         rebuild: bool,
         wait: Duration,
     ) -> Result<(), Stop> {
-        let damaged = match &self.open {
-            Some((projection, _)) => compare::integrity(projection.reader(), 3)?,
-            None => Vec::new(),
-        };
-        if rebuild || !damaged.is_empty() {
+        if rebuild {
             self.open = None;
-            let why = if damaged.is_empty() { "a rebuild was asked for".into() } else { damaged.join("; ") };
-            if rebuild && damaged.is_empty() {
-                let view = self.view(durable)?;
-                let old = projection::open_for_reading(&self.database, wait).ok();
-                replay::rebuild::<E>(&self.database, &self.schema, &view, old, wait, &mut self.report)?;
-            } else {
-                self.rebuild::<E>(durable, &Trouble::Unusable(why), wait)?;
+            let view = self.view(durable)?;
+            let old = projection::open_for_reading(&self.database, wait).ok();
+            replay::rebuild::<E>(&self.database, &self.schema, &view, old, wait, &mut self.report)?;
+        } else {
+            match self.heal_rows::<E>(durable) {
+                Err(Stop::View(trouble @ Trouble::Unusable(_))) => {
+                    self.open = None;
+                    self.rebuild::<E>(durable, &trouble, wait)?;
+                }
+                other => return other,
             }
-            return self.bring_up::<E>(durable, wait, |_, _| {});
         }
+        self.bring_up::<E>(durable, wait, |_, _| {})
+    }
+
+    fn heal_rows<E: Event>(&mut self, durable: Position) -> Result<(), Stop> {
         let view = self.view(durable)?;
         let Some((projection, _)) = &mut self.open else { return Ok(()) };
+        let damaged = compare::integrity(projection.reader(), 3)?;
+        if !damaged.is_empty() {
+            return Err(Trouble::Unusable(damaged.join("; ")).into());
+        }
+        // Every row is looked at again, those that opening could not heal included.
+        self.report.unhealable = 0;
+        self.findings.retain(|finding| finding.kind != FindingKind::RowUnhealable);
         replay::heal_all::<E>(projection, &view, &mut self.report, &mut self.findings)
     }
 }

@@ -1,6 +1,7 @@
 //! Reading without writing (P11): a snapshot of the log, and a connection to the rows.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -63,6 +64,15 @@ pub struct Reader<E: Event> {
     schema: Schema,
     live_writer: bool,
     event: PhantomData<E>,
+}
+
+impl<E: Event> fmt::Debug for Reader<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader")
+            .field("dir", &self.dir())
+            .field("last_seq", &self.last_seq())
+            .finish_non_exhaustive()
+    }
 }
 
 impl<E: Event> Reader<E> {
@@ -172,6 +182,21 @@ impl<E: Event> Reader<E> {
         disk::file_len(&path) + disk::file_len(&projection::beside(&path, "-wal"))
     }
 
+    /// The store that the database names, and the newest event that its rows reflect. The id differs
+    /// from [`Reader::id`] where the database was put there from another store.
+    pub fn database_identity(&self) -> Result<(StoreId, u64)> {
+        match self.connect_as(None) {
+            Ok((_, store, applied)) => Ok((store, applied.seq)),
+            Err(trouble) => Err(trouble.into_error(&self.database())),
+        }
+    }
+
+    /// The process id of the writer that held the store when the snapshot was taken, as far as the
+    /// lock file tells.
+    pub fn writer_pid(&self) -> Option<u32> {
+        if self.live_writer { lock::holder(&lock::lock_path(self.dir())) } else { None }
+    }
+
     pub(super) fn view(&self) -> &LogView {
         &self.view
     }
@@ -200,13 +225,18 @@ impl<E: Event> Reader<E> {
 
     /// Connects to the rows in the store.
     pub(super) fn connect_in_place(&self) -> Outcome<(Connection, projection::Applied)> {
+        self.connect_as(Some(self.id())).map(|(db, _, applied)| (db, applied))
+    }
+
+    /// Connects to the rows in the store, whichever store they belong to where `store` is `None`.
+    fn connect_as(&self, store: Option<StoreId>) -> Outcome<(Connection, StoreId, projection::Applied)> {
         let path = self.database();
         if disk::identity(&path).is_ok_and(|found| found.is_none()) {
             return Err(Trouble::Unusable("the database is not there".into()));
         }
         let check = |db: Connection| {
-            let (_, applied) = projection::check(&db, &self.schema, Some(self.id()))?;
-            Ok((db, applied))
+            let (found, applied) = projection::check(&db, &self.schema, store)?;
+            Ok((db, found, applied))
         };
         match projection::open_for_reading(&path, READ_WAIT).and_then(check) {
             Err(Trouble::Failed(reason)) => {

@@ -34,7 +34,7 @@ use super::runs::{RunFilter, RunJoiner, RunSummary};
 /// log.close()?;
 /// # Ok::<(), synclog::Error>(())
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct SyncLog {
     store: Store<SyncEvent>,
 }
@@ -181,7 +181,7 @@ fn new_run_id() -> Result<String> {
 }
 
 /// A run that has started. Dropping it records nothing: the run then stays open.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Run {
     log: SyncLog,
     company: Company,
@@ -232,6 +232,7 @@ pub struct LogEntry {
 }
 
 /// The history of sync runs, open for reading. Changes no byte of the store.
+#[derive(Debug)]
 pub struct SyncReader {
     reader: Reader<SyncEvent>,
     schema: Schema,
