@@ -21,7 +21,8 @@ pub(crate) struct WriterLock {
     file: File,
 }
 
-fn lock_path(dir: &Path) -> PathBuf {
+/// The lock file of the store in `dir`.
+pub(crate) fn lock_path(dir: &Path) -> PathBuf {
     dir.join("lock")
 }
 

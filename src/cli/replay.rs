@@ -1,0 +1,96 @@
+//! `replay`: mends the database from the log.
+
+use clap::Args;
+use synclog::{FindingKind, Reader, ReplayReport, Store, SyncEvent};
+
+use super::args::Global;
+use super::exit::{Exit, Stop};
+use super::out::{self, Fields, Out};
+use super::verify::severity;
+
+/// Options of `replay`.
+#[derive(Args)]
+pub(crate) struct ReplayArgs {
+    /// Build a new database, whatever the old one is like
+    #[arg(long)]
+    rebuild: bool,
+    /// Tell what would be done, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Runs `replay`.
+pub(crate) fn run(global: &Global, args: &ReplayArgs, out: &mut Out) -> Result<Exit, Stop> {
+    if args.dry_run {
+        return dry_run(global, args.rebuild, out);
+    }
+    let replayed = Store::<SyncEvent>::replay(global.dir()?, global.options(false), args.rebuild);
+    let (report, opened) = replayed.map_err(|error| match error {
+        // That replay itself is the cure would be a strange hint here.
+        synclog::Error::Projection { busy: false, .. } => Stop::new(Exit::Failure, error.to_string()),
+        error => error.into(),
+    })?;
+    let mut exit = if report.unhealable > 0 { Exit::Differs } else { Exit::Ok };
+    for finding in &opened.findings {
+        out::tell(&finding.to_string());
+        // What replay found in the database it has mended; what is wrong with the log stays.
+        if severity(finding) == Exit::Damaged && finding.kind != FindingKind::DamagedFiller {
+            exit = exit.or(Exit::Damaged);
+        }
+    }
+    tell(global, &report, false, out)?;
+    Ok(exit)
+}
+
+fn tell(global: &Global, report: &ReplayReport, dry_run: bool, out: &mut Out) -> Result<(), Stop> {
+    let fields = Fields::new()
+        .with("restored", report.restored)
+        .with("replaced", report.replaced)
+        .with("set_aside", report.set_aside)
+        .with("already_present", report.already_present)
+        .with("unhealable", report.unhealable)
+        .with("rebuilt", report.rebuilt)
+        .with("dry_run", dry_run);
+    out.object(global.output(), &fields)
+}
+
+/// Compares, and counts what a replay would do.
+fn dry_run(global: &Global, rebuild: bool, out: &mut Out) -> Result<Exit, Stop> {
+    let mut report = ReplayReport::default();
+    let (mut exit, mut differing) = (Exit::Ok, None);
+    let mut missing = Vec::new();
+    let summary = Reader::<SyncEvent>::verify(global.dir()?, false, |finding| {
+        exit = exit.or(severity(&finding));
+        match finding.kind {
+            FindingKind::RowMissing => {
+                report.restored += finding.events();
+                missing.extend(finding.seq);
+            }
+            // One finding for each column, the columns of a row together.
+            FindingKind::RowDiffers if differing != finding.seq => {
+                differing = finding.seq;
+                report.replaced += 1;
+            }
+            FindingKind::RowUnknown => report.set_aside += 1,
+            FindingKind::DatabaseMissing
+            | FindingKind::DatabaseDamaged
+            | FindingKind::DatabaseForeign
+            | FindingKind::SchemaDiffers => report.rebuilt = true,
+            _ => {}
+        }
+        if finding.kind.severity() != synclog::Severity::Note {
+            out::tell(&finding.to_string());
+        }
+    })?;
+    if report.rebuilt || rebuild {
+        // Every row is written again, so nothing is merely compared.
+        report = ReplayReport { restored: summary.events, set_aside: report.set_aside, ..report };
+        report.replaced = 0;
+        report.rebuilt = true;
+    } else {
+        let gaps = missing.iter().filter(|seq| **seq <= summary.applied_seq).count() as u64;
+        report.already_present = summary.rows.saturating_sub(report.replaced + gaps);
+    }
+    tell(global, &report, true, out)?;
+    Ok(exit)
+}

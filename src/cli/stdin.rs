@@ -1,0 +1,246 @@
+//! `append --stdin`: a thread reads lines and submits them, this one answers them in order.
+//!
+//! A client that waits for each answer gets it at once; one that sends many lines shares syncs among
+//! them. Answers are kept back only while the next one is certain to follow without waiting.
+
+use std::io::BufRead;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use synclog::{Error, Store, SyncEvent, SyncLog, Ticket};
+
+use super::exit::{Exit, Stop, outcome_word};
+use super::out::{self, Fields, Out, json_text};
+use super::signals;
+use super::stdin_line::{self, Line, MAX_LINE};
+
+/// Lines that may wait for their answers.
+const WAITING: usize = 1024;
+
+/// What the reading thread hands over.
+enum Message {
+    /// A submitted event.
+    Submitted(u64, Ticket<SyncEvent>),
+    /// A line that is no event.
+    Rejected(u64, String),
+    /// A line that could not be submitted.
+    Failed(u64, Error),
+    /// Stdin cannot be read.
+    Unreadable(std::io::Error),
+    /// A signal: take nothing more.
+    Interrupted,
+    /// The end of the input. The signal thread keeps a sender, so the channel itself does not end.
+    End,
+}
+
+/// Lets lines in until it is closed, so that nothing is submitted whose answer nobody waits for.
+#[derive(Clone, Default)]
+struct Gate(Arc<Mutex<(bool, u64)>>);
+
+impl Gate {
+    fn state(&self) -> MutexGuard<'_, (bool, u64)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether one more line may be taken. If so, exactly one message follows for it.
+    fn admit(&self) -> bool {
+        let mut state = self.state();
+        let (closed, admitted) = &mut *state;
+        if !*closed {
+            *admitted += 1;
+        }
+        !*closed
+    }
+
+    /// Lets nobody in any more. How many were let in.
+    fn close(&self) -> u64 {
+        let mut state = self.state();
+        state.0 = true;
+        state.1
+    }
+}
+
+/// Runs `append --stdin`.
+pub(crate) fn run(log: SyncLog, out: &mut Out) -> Result<Exit, Stop> {
+    let (sender, messages) = sync_channel(WAITING);
+    let gate = Gate::default();
+    let caught = signals::watch({
+        let (sender, gate) = (sender.clone(), gate.clone());
+        move || {
+            gate.close();
+            // An error means that nobody answers any more, so the process is about to end.
+            let _ = sender.send(Message::Interrupted);
+        }
+    })?;
+    let store = log.store().clone();
+    let admission = gate.clone();
+    std::thread::Builder::new()
+        .name("synclog-stdin".into())
+        .spawn(move || read(std::io::stdin().lock(), &store, &admission, &sender))
+        .map_err(|error| Stop::new(Exit::Failure, format!("cannot start a thread: {error}")))?;
+    let mut answers = Answers { log: &log, out, last_seq: 0, exit: Exit::Ok, output: None };
+    answers.serve(&messages, &gate);
+    let (mut exit, output) = (answers.exit, answers.output);
+    if let Err(error) = log.close() {
+        out::tell(&format!("error: {error}"));
+        exit = exit.or(Exit::Failure);
+    }
+    match output {
+        Some(Stop::OutputClosed) => Err(Stop::new(
+            Exit::Failure,
+            "nobody reads the answers any more, so the rest of the input was not read",
+        )),
+        Some(stop) => Err(stop),
+        None => Ok(caught.exit().unwrap_or(exit)),
+    }
+}
+
+/// Reads lines to the end of the input and submits them.
+fn read(mut input: impl BufRead, store: &Store<SyncEvent>, gate: &Gate, sender: &SyncSender<Message>) {
+    let (mut number, mut bytes) = (0, Vec::new());
+    loop {
+        let line = stdin_line::next(&mut input, &mut bytes, MAX_LINE);
+        number += 1;
+        let given = bytes.strip_prefix(b"\xef\xbb\xbf").filter(|_| number == 1).unwrap_or(&bytes);
+        let blank = matches!(line, Ok(Line::Whole)) && given.trim_ascii().is_empty();
+        if blank {
+            continue; // counts for numbering only
+        }
+        if matches!(line, Ok(Line::End)) {
+            let _ = sender.send(Message::End);
+            return;
+        }
+        if !gate.admit() {
+            return;
+        }
+        let message = match line {
+            Ok(Line::TooLong) => {
+                Message::Rejected(number, format!("the line is longer than {MAX_LINE} bytes"))
+            }
+            Ok(_) => submit(number, given, store),
+            Err(error) => {
+                let _ = sender.send(Message::Unreadable(error)).and_then(|()| sender.send(Message::End));
+                return;
+            }
+        };
+        if sender.send(message).is_err() {
+            return;
+        }
+    }
+}
+
+fn submit(line: u64, bytes: &[u8], store: &Store<SyncEvent>) -> Message {
+    match stdin_line::parse(bytes) {
+        Err(reason) => Message::Rejected(line, reason),
+        Ok(event) => match store.submit_keyed(vec![event]) {
+            Ok(ticket) => Message::Submitted(line, ticket),
+            Err(error) => Message::Failed(line, error),
+        },
+    }
+}
+
+/// The answering side.
+struct Answers<'a> {
+    log: &'a SyncLog,
+    out: &'a mut Out,
+    last_seq: u64,
+    exit: Exit,
+    /// Set once stdout fails. What was let in is still waited for.
+    output: Option<Stop>,
+}
+
+impl Answers<'_> {
+    /// Answers until the input ends, or until all is answered that was let in before a signal.
+    fn serve(&mut self, messages: &Receiver<Message>, gate: &Gate) {
+        let (mut answered, mut limit) = (0, None);
+        while limit.is_none_or(|limit| answered < limit) {
+            let message = match messages.try_recv() {
+                Ok(message) => message,
+                Err(TryRecvError::Disconnected) => break,
+                Err(TryRecvError::Empty) => {
+                    self.flush();
+                    let Ok(message) = messages.recv() else { break };
+                    message
+                }
+            };
+            match message {
+                Message::Interrupted => {
+                    limit = Some(gate.close());
+                    continue;
+                }
+                Message::End => break,
+                Message::Submitted(line, ticket) => self.wait(line, ticket),
+                Message::Rejected(line, reason) => self.reject(line, &reason),
+                Message::Failed(line, error) => self.fail(line, &error),
+                Message::Unreadable(error) => {
+                    out::tell(&format!("error: cannot read stdin: {error}"));
+                    self.exit = self.exit.or(Exit::Failure);
+                }
+            }
+            answered += 1;
+            if self.output.is_some() && limit.is_none() {
+                limit = Some(gate.close());
+            }
+        }
+        self.flush();
+    }
+
+    fn wait(&mut self, line: u64, ticket: Ticket<SyncEvent>) {
+        let at_once = ticket.is_ready() && self.log.store().applied_seq() > self.last_seq;
+        if !at_once {
+            self.flush();
+        }
+        match ticket.wait() {
+            Ok(receipts) => {
+                for receipt in receipts {
+                    self.last_seq = self.last_seq.max(receipt.seq);
+                    self.answer(
+                        &Fields::new()
+                            .with("line", line)
+                            .with("seq", receipt.seq)
+                            .with("durable", true)
+                            .with("projected", receipt.projected),
+                    );
+                }
+            }
+            Err(error) => self.fail(line, &error),
+        }
+    }
+
+    /// Answers a line that failed: rejected where the line is to blame.
+    fn fail(&mut self, line: u64, error: &Error) {
+        if let Error::Invalid { .. }
+        | Error::TooLarge { .. }
+        | Error::KeyConflict { .. }
+        | Error::Codec { .. } = error
+        {
+            return self.reject(line, &error.to_string());
+        }
+        self.exit = self.exit.or(Exit::Failure);
+        let fields = Fields::new()
+            .with("line", line)
+            .with("error", error.to_string())
+            .with("outcome", outcome_word(error.outcome()));
+        self.answer(&fields);
+        out::tell(&json_text(&fields));
+    }
+
+    fn reject(&mut self, line: u64, reason: &str) {
+        self.exit = self.exit.or(Exit::Rejected);
+        let fields = Fields::new().with("line", line).with("rejected", reason);
+        self.answer(&fields);
+        out::tell(&json_text(&fields));
+    }
+
+    fn answer(&mut self, fields: &Fields) {
+        if self.output.is_none() {
+            self.output = self.out.json(fields).err();
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.output.is_none() {
+            self.output = self.out.flush().err();
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! `verify`: every frame and every row; nothing is changed.
+
+use clap::Args;
+use synclog::{Finding, Reader, Severity, SyncEvent, VerifySummary};
+
+use super::args::{Global, Output};
+use super::exit::{Exit, Stop};
+use super::out::{self, Fields, Out};
+use super::text::escape;
+
+/// Options of `verify`.
+#[derive(Args)]
+pub(crate) struct VerifyArgs {
+    /// Check the log alone, not the rows
+    #[arg(long)]
+    log_only: bool,
+}
+
+/// Runs `verify`.
+pub(crate) fn run(global: &Global, args: &VerifyArgs, out: &mut Out) -> Result<Exit, Stop> {
+    let output = global.output();
+    let mut failed = None;
+    let mut exit = Exit::Ok;
+    let summary = Reader::<SyncEvent>::verify(global.dir()?, args.log_only, |finding| {
+        exit = exit.or(severity(&finding));
+        if failed.is_none() {
+            failed = tell(out, output, &finding).err();
+        }
+    });
+    if let Some(stop) = failed {
+        return Err(stop);
+    }
+    let summary = summary?;
+    match output {
+        Output::Json | Output::Ndjson => out.json(&Fields::new().with("summary", to_value(&summary)))?,
+        Output::Table => {
+            out.line(&format!(
+                "{} events, {} rows compared: {} difference(s), {} damage(s) of the log, {} row(s) to come",
+                summary.events, summary.rows, summary.differences, summary.log_damaged, summary.lag
+            ))?;
+        }
+    }
+    match exit {
+        Exit::Damaged => {
+            global
+                .note("hint: `synclog repair --dry-run` tells what can be brought back, and changes nothing");
+        }
+        Exit::Differs => global.note("hint: run `synclog replay`"),
+        _ => {}
+    }
+    Ok(exit)
+}
+
+/// What a finding means for the exit code.
+pub(crate) fn severity(finding: &Finding) -> Exit {
+    match finding.kind.severity() {
+        Severity::LogDamaged => Exit::Damaged,
+        Severity::ProjectionDiffers => Exit::Differs,
+        Severity::Note => Exit::Ok,
+    }
+}
+
+/// Writes a finding to stdout.
+pub(crate) fn tell(out: &mut Out, output: Output, finding: &Finding) -> Result<(), Stop> {
+    match output {
+        Output::Json | Output::Ndjson => out.json(&out::finding(finding)),
+        Output::Table => out.line(&escape(&finding.to_string())),
+    }
+}
+
+fn to_value(summary: &VerifySummary) -> serde_json::Value {
+    serde_json::to_value(summary).unwrap_or_default()
+}
