@@ -119,6 +119,9 @@ pub enum Error {
     },
     /// The handle was closed.
     Closed,
+    /// The thread that writes the log ended without an answer: a bug. The next open finds out what
+    /// became of the event.
+    Abandoned,
     /// The SQLite side failed in a way that replay does not mend.
     Projection {
         /// The database file.
@@ -177,6 +180,7 @@ impl Error {
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::Io { outcome, .. } => *outcome,
+            Self::Abandoned => Outcome::Unknown,
             _ => Outcome::NotWritten,
         }
     }
@@ -285,6 +289,7 @@ impl fmt::Display for Error {
                 write!(f, "an earlier failure is final for this handle (P10), open the store again: {cause}")
             }
             Self::Closed => write!(f, "the handle was closed"),
+            Self::Abandoned => write!(f, "the writing thread ended without an answer; open the store again"),
             Self::Projection { path, reason, busy } => {
                 let state = if *busy { "is held by another process" } else { "cannot be used" };
                 write!(f, "the database {} {state}: {reason}", path.display())

@@ -63,6 +63,7 @@ struct State {
     fault: Option<Fault>,
     reads_fail: Option<(PathBuf, u64)>,
     syncs: u64,
+    full: bool,
 }
 
 /// Which operation fails, and what becomes of it.
@@ -113,6 +114,16 @@ impl SimDisk {
     pub(crate) fn create_parents(&self) {
         let mut state = self.state();
         state.dirs.extend([PathBuf::from("/parent"), PathBuf::from("/parent/store")]);
+    }
+
+    /// Makes a directory and all above it.
+    pub(crate) fn add_dir(&self, dir: &Path) {
+        self.state().dirs.extend(dir.ancestors().map(Path::to_path_buf));
+    }
+
+    /// Whether files can still be made or grow.
+    pub(crate) fn set_full(&self, full: bool) {
+        self.state().full = full;
     }
 
     /// A copy of nothing but what was synced.
@@ -323,8 +334,12 @@ impl DiskFile for SimFile {
             return result;
         }
         let mut state = self.disk.state();
+        let full = state.full;
         let cache = &mut state.inodes[self.inode].cache;
         let end = offset as usize + written;
+        if full && cache.len() < end {
+            return Err(io::Error::from_raw_os_error(28));
+        }
         if cache.len() < end {
             cache.resize(end, 0);
         }

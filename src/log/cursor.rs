@@ -183,6 +183,7 @@ impl Cursor {
     fn at_end_of_sealed(&mut self) -> Result<bool> {
         Ok(self.later()?.is_some_and(|later| {
             later.number == self.segment + 1
+                && !self.chain.in_batch
                 && later.first_seq == self.chain.seq
                 && later.previous == self.chain.previous
         }))

@@ -1,8 +1,9 @@
 //! The log: an append-only sequence of checksummed frames in segment files. This page is the
-//! specification of format version 1; a reader can be written from it alone.
+//! specification of format version 1. A reader of a log that was closed can be written from it alone;
+//! what a crash or damage leaves at the end is judged by the table in [`recovery`].
 //!
-//! The log knows bytes: kinds, versions and payloads that it does not look into. It never names an
-//! event or SQLite. Read next: [`frame`] (pure bytes), [`recovery`] (the torn-or-corrupt table),
+//! The log knows bytes: kinds, versions and payloads that it does not look into. Its code names no
+//! event type and no database; this page does where the reason for something lies there. Read next: [`frame`] (pure bytes), [`recovery`] (the torn-or-corrupt table),
 //! [`survey`] (the walk that gathers its evidence), [`writer`] (append).
 //!
 //! # Files
@@ -10,7 +11,10 @@
 //! A store is a directory. The log is its directory `log`, with one file for each segment, named by
 //! the segment's number in 20 decimal digits and `.seg`: `00000000000000000001.seg`. Numbers go up
 //! by one. Files that end in `.seg.new` are segments in the making; they are never read, and the
-//! next writer removes them. The first number is 1, unless retention has dropped whole segments.
+//! next writer removes them. Files with other names are no part of the log. The first number is 1,
+//! unless retention has dropped whole segments: then the first segment's first seq is at most the
+//! first retained seq of the newest header. Anything else that is missing in between is damage. That
+//! the newest segments are missing as whole files cannot be seen from the log alone.
 //!
 //! All numbers are unsigned and little-endian unless it says otherwise. All checksums are
 //! CRC-32/IEEE (reflected polynomial `EDB88320`, start and final XOR `FFFFFFFF`, as in zip and PNG;
@@ -38,13 +42,15 @@
 //! | 56 | 8 | size of the file in bytes |
 //! | 64 | 8 | when the segment was made, microseconds since 1970, signed |
 //! | 72 | 4 | header checksum of the last frame of the segment before; 0 in segment 1 |
-//! | 76 | 4 | CRC-32 of bytes 0 to 75 |
+//! | 76 | 4 | CRC-32 of bytes 0 to 75, without a seed |
 //! | 80 | 4016 | zero |
 //!
-//! A copy is sound if the first 8 bytes, the checksum, the padding and the ranges hold. One sound
-//! copy is enough. Magic, version and the place of the checksum stay in every later version: a copy
-//! with a fitting checksum and a version above 1 is of a newer format, and nothing else may be
-//! concluded from it.
+//! A copy is sound if the first 8 bytes and the checksum fit, version and algorithm are 1, number and
+//! first seq are from 1 to 2^63 - 1, the size is from 8192 to 134,217,728, and the padding is zero.
+//! One sound copy is enough; two sound copies that differ are damage. The last frame of the segment
+//! before may be of any kind. Times need not rise. Magic, version and the place of the checksum stay
+//! in every later version: a copy with fitting magic and checksum and a version above 1 is of a newer
+//! format, and nothing else may be concluded from it.
 //!
 //! # A frame
 //!
@@ -57,7 +63,7 @@
 //! | 1 | 1 | kind: 1 event, 2 mark, 3 deletion record |
 //! | 2 | 2 | event type: the number that an event type has in its store; 0 for other kinds |
 //! | 4 | 2 | version of the payload's encoding; 0 for marks |
-//! | 6 | 1 | flags, of events only: 1 the batch goes on with the next frame, 2 the payload starts with an idempotency key |
+//! | 6 | 1 | flags, of events only, added up: 1 the batch goes on with the next frame, 2 the payload has an idempotency key |
 //! | 7 | 1 | zero |
 //! | 8 | 8 | seq, 1 to 2^63 - 1: the event's own; for other kinds the seq that the next event has |
 //! | 16 | 8 | append time, microseconds since 1970, signed; 0 for marks |
@@ -92,18 +98,26 @@
 //! 5. The payload length is within its limit and the whole frame lies inside the segment.
 //! 6. `durable_end` is a multiple of 8, at least 8192, and at most the frame's own offset.
 //! 7. The previous checksum is the header checksum of the frame before.
-//! 8. The seq is the next one: one more than the last event's. Inside a batch only events follow.
-//! 9. The body checksum fits.
+//! 8. The seq is the next one: the segment's first seq, or one more than that of the last event in it.
+//!    Marks and deletion records use no seq up. Inside a batch only events follow.
+//! 9. The body checksum fits. It covers padding and last byte, which are not looked at otherwise.
 //!
-//! A frame of an event that meets 1 to 8, and whose body is zero but for its last byte, is an *erased*
-//! event. It counts as valid in a segment that is not the last, and only where a deletion record
-//! further on covers its seq; anywhere else it fails condition 9.
+//! An event frame that meets 1 to 8 but not 9, and whose body is zeros and a last byte `5A`, is
+//! *erased*. Its header, the body checksum included, stays as it was written. It counts as valid in a
+//! segment that is not the last, and only where a deletion record further on covers its seq.
+//!
+//! A walk ends where no valid frame follows. In a segment with a later one, the walk must end at the
+//! first seq and the previous checksum that the later header names, and only zeros may follow. In the
+//! last segment it ends cleanly where only zeros, or nothing, follow. A batch of which the last event
+//! is missing there is not delivered: it was never acknowledged, and the next writer takes it away.
 //!
 //! # Payloads
 //!
-//! The payload of an event belongs to its event type and version. With flag 2 it starts with the
-//! length of the key (2 bytes) and the key (UTF-8, 1 to 255 bytes); the event's own bytes follow. An
-//! event type or version that a reader does not know is kept and passed over.
+//! The payload of an event starts with 8 bytes of salt, drawn at random, so that what stays in the
+//! header of an erased event says nothing about it. With flag 2 the length of the key (2 bytes) and
+//! the key (UTF-8, 1 to 255 bytes) come next. The rest belongs to the event's type and version. An
+//! event type or version that a reader does not know, or a payload too short for salt and key, is kept
+//! and passed over. The payload limit counts all of it.
 //!
 //! The payload of a deletion record, version 1:
 //!
@@ -112,32 +126,43 @@
 //! | 0 | 1 | reason: 1 retention, 2 erasure |
 //! | 1 | 7 | zero |
 //! | 8 | 32 | keyed hash of what was erased; zeros for retention |
-//! | 40 | 8 | cut-off: events at or after this time were spared; microseconds since 1970, signed |
+//! | 40 | 8 | cut-off, by the events' own time, which the log does not look into: events at or after it were spared; microseconds since 1970, signed; 2^63 - 1 for none |
 //! | 48 | 8 | number of stretches |
-//! | 56 | 16 each | first and last seq of a stretch, ascending, without overlaps |
+//! | 56 | 16 each | first and last seq of a stretch, ascending, without overlaps; stretches may touch |
+//!
+//! The payload has 56 bytes and 16 for each stretch; one that does not fit this table is passed over.
+//! A reader cannot check the hash. A record is durable, and a new segment begun, before any payload is
+//! erased; an event that a record covers is deleted, whatever its body holds.
 //!
 //! # Writing, and what a reader may conclude
 //!
 //! A *group* is what one sync makes durable: whole batches, in one segment, at most 34 MiB. An
 //! append is acknowledged after the sync of its group has succeeded. The first byte of a group is
 //! written only after the sync of the group before it has succeeded, so at most one group is in
-//! flight. A writer whose write or sync has failed writes nothing more.
+//! flight. A group that does not fit into the rest of a segment goes into a new one. A writer whose
+//! write or sync has failed writes nothing more.
 //!
 //! `durable_end` is the offset in this segment up to which the writer had proved the log durable when
 //! it built the header: by a sync that had succeeded, or by writing again and syncing what it found
 //! when it opened the log. In a new segment it is 8192. So any valid header, whatever became of its
-//! payload, proves all bytes before its `durable_end`, and all segments before its own.
+//! payload, at any multiple of 8 and in the chain or not, proves all bytes before its `durable_end`,
+//! and all segments before its own. It is where a frame ends, the same for all frames of a group, and
+//! never smaller than in the frame before.
 //!
 //! A *mark* is written when the log falls idle and when it is closed. It proves the last group, and
-//! needs no sync of its own. Where a frame has a 512-byte sector of the file, inside it, that is all
-//! zero, its group is acknowledged only after a mark behind it was synced as well.
+//! needs no sync of its own; the `durable_end` of the next group is then where the mark starts. Where a
+//! frame wholly holds an aligned 512-byte sector of the file that is all zero, its group is
+//! acknowledged only after a mark behind it was synced as well.
 //!
 //! Before a new segment is made, everything in the last one is synced. The new segment's header tells
 //! where the last one ended (first seq and previous checksum), and its being there proves that.
 //!
 //! The last segment may hold no frame yet. It may also end in what a crash left: [`recovery`] tells
-//! how that is told from damage. Beside a live writer (it holds a lock on the file `lock` in the
-//! store's directory) a reader goes no farther than the largest `durable_end` of the last segment.
+//! how that is told from damage. A writer copies what a crash left there to `quarantine`, writes zeros
+//! in its place, and writes again and syncs what no `durable_end` proves, before it appends. Beside a
+//! live writer (it holds an exclusive `flock` on the file `lock` in the store's directory) a reader goes
+//! no farther than the largest `durable_end` in any valid header of the last segment, 8192 if there is
+//! none: what follows may be half written, which is no damage.
 //!
 //! # What cannot be known
 //!

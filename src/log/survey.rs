@@ -226,7 +226,8 @@ pub(crate) fn survey(
             end.offset + header.frame_len()
         }
     };
-    let goes_on = later.map(|later| later.first_seq == end.seq && later.previous == end.previous);
+    let goes_on =
+        later.map(|later| later.first_seq == end.seq && later.previous == end.previous && !end.in_batch);
     let proof_beyond = proved_end > end.offset || goes_on == Some(false) || sighting == Sighting::Beyond;
     let evidence = Evidence {
         io_error: false,

@@ -23,7 +23,7 @@ pub(super) struct Entry<E> {
     pub(super) events: Vec<NewEvent>,
     /// For each event its key and the event as it was given, where it has a key.
     pub(super) keyed: Vec<Option<(String, E, E)>>,
-    pub(super) slot: Arc<Slot>,
+    pub(super) slot: Promise,
 }
 
 impl<E> Entry<E> {
@@ -44,8 +44,8 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub(super) fn put(&self, answer: Result<Vec<u64>>) {
-        *lock(&self.answer) = Some(answer);
+    fn put(&self, answer: Result<Vec<u64>>) {
+        lock(&self.answer).get_or_insert(answer);
         self.ready.notify_all();
     }
 
@@ -63,6 +63,28 @@ impl Slot {
     /// The answer, if it is there.
     pub(super) fn poll(&self) -> Option<Result<Vec<u64>>> {
         lock(&self.answer).clone()
+    }
+}
+
+/// The committer's side of a [`Slot`]: whatever becomes of it, the caller gets an answer.
+pub(super) struct Promise(Arc<Slot>);
+
+impl Promise {
+    /// A slot for a caller, and the promise to fill it.
+    pub(super) fn new() -> (Arc<Slot>, Self) {
+        let slot = Arc::new(Slot::default());
+        (Arc::clone(&slot), Self(slot))
+    }
+
+    pub(super) fn put(&self, answer: Result<Vec<u64>>) {
+        self.0.put(answer);
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        // Only a bug gets here unanswered; nobody may hang because of it.
+        self.0.put(Err(Error::Abandoned));
     }
 }
 
@@ -283,10 +305,12 @@ pub(super) struct Committer<E: Event> {
 impl<E: Event> Committer<E> {
     /// Makes groups durable until the store is closed or a write fails. Returns the cause of death.
     pub(super) fn run(mut self) {
-        let result = self.serve();
-        if let Err(cause) = result {
+        let shared = Arc::clone(&self.shared);
+        // A panic here is a bug of ours; it must not leave anybody waiting.
+        let served = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || self.serve()));
+        if let Err(cause) = served.unwrap_or(Err(Error::Abandoned)) {
             tracing::error!(%cause, "the log took its last write (P10)");
-            self.shared.die(cause);
+            shared.die(cause);
         }
     }
 

@@ -6,6 +6,8 @@
 //! missing, report. Read next: [`commit`], where all locks are.
 
 mod commit;
+#[cfg(test)]
+mod fault_tests;
 mod keys;
 mod open;
 mod options;
@@ -34,7 +36,7 @@ use crate::replay::{ReplayReport, RowDonor};
 use crate::store_id::StoreId;
 use crate::time::Timestamp;
 
-use commit::{Committer, Entry, Shared, Slot, lock};
+use commit::{Committer, Entry, Promise, Shared, Slot, lock};
 pub use options::{MAX_EVENT_BYTES, Options};
 pub use reader::{Item, Items, Reader, Stored};
 pub use report::OpenReport;
@@ -211,8 +213,8 @@ impl<E: Event> Store<E> {
     /// Like [`Store::submit`], with an idempotency key for each event that has one. Where all keys
     /// are known with the same content, the batch is a repeat; where only some are, it is refused.
     pub fn submit_keyed(&self, events: Vec<(E, Option<String>)>) -> Result<Ticket<E>> {
-        let slot = Arc::new(Slot::default());
-        let ticket = Ticket { slot: Arc::clone(&slot), shared: Arc::clone(&self.inner.shared) };
+        let (slot, promise) = Promise::new();
+        let ticket = Ticket { slot, shared: Arc::clone(&self.inner.shared) };
         if let Some(cause) = self.inner.shared.dead() {
             return Err(Error::Dead { cause });
         }
@@ -237,9 +239,9 @@ impl<E: Event> Store<E> {
             return Err(Error::TooLarge { what: "the batch", bytes, limit: MAX_BATCH });
         }
         if encoded.is_empty() {
-            slot.put(Ok(Vec::new()));
+            promise.put(Ok(Vec::new()));
         } else {
-            self.inner.shared.join(Entry { events: encoded, keyed, slot })?;
+            self.inner.shared.join(Entry { events: encoded, keyed, slot: promise })?;
         }
         Ok(ticket)
     }
