@@ -229,3 +229,9 @@ pub(crate) fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)?;
     to.parent().map_or(Ok(()), |dir| RealDisk.sync_dir(dir))
 }
+
+/// Makes a directory and all above it.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn make_dirs(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)
+}

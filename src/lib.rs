@@ -6,6 +6,9 @@ mod disk;
 mod error;
 mod event;
 mod finding;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod lock;
 mod log;
 mod projection;

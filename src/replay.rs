@@ -314,9 +314,9 @@ pub(crate) fn heal_all<E: Event>(
     if !missing.is_empty() {
         return Err(Error::Damaged { dir: view.log.store_dir.clone(), findings: missing }.into());
     }
-    let mut floor = i64::MIN;
-    loop {
-        let Some(stretch) = gather::<E>(&mut cursor)? else { break };
+    let mut floor = view.first_seq() as i64;
+    set_aside_between(projection, i64::MIN, floor - 1, report)?;
+    while let Some(stretch) = gather::<E>(&mut cursor)? {
         let stretch = sound(stretch, &view.log.store_dir)?;
         let ceiling = cursor.next_seq() as i64 - 1;
         let differences =
@@ -324,15 +324,28 @@ pub(crate) fn heal_all<E: Event>(
         heal_stretch(projection, stretch, differences, report, findings)?;
         floor = ceiling + 1;
     }
-    // Rows behind the last event.
-    loop {
-        let ids = compare::ids_between(projection.reader(), projection.schema(), floor, i64::MAX, STEP_ROWS)?;
-        if ids.is_empty() {
-            break;
-        }
-        report.add(projection.apply(&Step { unknown: ids, ..Step::default() })?);
-    }
+    set_aside_between(projection, floor, i64::MAX, report)?;
     Ok(())
+}
+
+/// Sets rows aside that lie where no event is.
+fn set_aside_between(
+    projection: &mut Projection,
+    first: i64,
+    last: i64,
+    report: &mut ReplayReport,
+) -> Outcome<()> {
+    loop {
+        let ids = compare::ids_between(projection.reader(), projection.schema(), first, last, STEP_ROWS)?;
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let changes = projection.apply(&Step { unknown: ids, ..Step::default() })?;
+        if changes.set_aside == 0 {
+            return Err(Trouble::Unusable("rows that no event explains cannot be set aside".into()));
+        }
+        report.add(changes);
+    }
 }
 
 fn heal_stretch(

@@ -74,8 +74,10 @@ pub(crate) fn rows_between(
 ) -> Outcome<Vec<FoundRow>> {
     let mut query = db.prepare_cached(&select(schema, "id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3"))?;
     let rows = query
-        .query_map(params![first, last, limit as i64], |row| FoundRow::read(row, schema.columns.len()))?;
-    Ok(rows.collect::<Result<_, _>>()?)
+        .query_map(params![first, last, limit as i64], |row| FoundRow::read(row, schema.columns.len()))?
+        .collect::<Result<Vec<_>, _>>()?;
+    check_order(first, last, rows.iter().map(|row| row.id))?;
+    Ok(rows)
 }
 
 /// Ids from `first` to `last`, in order, at most `limit` of them.
@@ -88,8 +90,42 @@ pub(crate) fn ids_between(
 ) -> Outcome<Vec<i64>> {
     let sql = format!("SELECT id FROM {} WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3", schema.table);
     let mut query = db.prepare_cached(&sql)?;
-    let ids = query.query_map(params![first, last, limit as i64], |row| row.get(0))?;
-    Ok(ids.collect::<Result<_, _>>()?)
+    let ids = query
+        .query_map(params![first, last, limit as i64], |row| row.get(0))?
+        .collect::<Result<Vec<i64>, _>>()?;
+    check_order(first, last, ids.iter().copied())?;
+    Ok(ids)
+}
+
+/// A damaged table can give ids in any order, and whoever pages through it would never get to the
+/// end (P12).
+fn check_order(first: i64, last: i64, ids: impl Iterator<Item = i64>) -> Outcome<()> {
+    let mut least = first;
+    for id in ids {
+        if id < least || id > last {
+            return Err(Trouble::Unusable(format!("id {id} stands out of order: the table is damaged")));
+        }
+        least = id.saturating_add(1);
+    }
+    Ok(())
+}
+
+/// Hands all ids from `first` to `last` to `each`, some at a time. `each` may take the rows away.
+pub(crate) fn each_id(
+    db: &Connection,
+    schema: &Schema,
+    mut first: i64,
+    last: i64,
+    mut each: impl FnMut(Vec<i64>),
+) -> Outcome<()> {
+    while first <= last {
+        let ids = ids_between(db, schema, first, last, 512)?;
+        let Some(newest) = ids.last().copied() else { break };
+        each(ids);
+        let Some(next) = newest.checked_add(1) else { break };
+        first = next;
+    }
+    Ok(())
 }
 
 /// Seqs from `first` to `last` that lawfully have no row.

@@ -151,7 +151,12 @@ fn walk<E: Event>(
     let (mut cursor, missing) = view.cursor(view.first_seq(), false)?;
     missing.into_iter().for_each(|finding| check.tell(finding));
     let mut erasures = Erasures::default();
-    let mut floor = i64::MIN;
+    let mut floor = view.first_seq() as i64;
+    if let Some(db) = db {
+        compare::each_id(db, schema, i64::MIN, floor - 1, |ids| {
+            ids.into_iter().for_each(|id| tell_unknown(check, id))
+        })?;
+    }
     while let Some(mut stretch) = replay::gather::<E>(&mut cursor)? {
         check.summary.events += stretch.events;
         for finding in std::mem::take(&mut stretch.findings) {
@@ -187,13 +192,10 @@ fn walk<E: Event>(
     erasures.unexplained().into_iter().for_each(|finding| check.tell(finding));
     let Some(db) = db else { return Ok(()) };
     floor = floor.max(applied.seq as i64 + 1);
-    loop {
-        let ids = compare::ids_between(db, schema, floor, i64::MAX, 512)?;
-        let Some(last) = ids.last().copied() else { return Ok(()) };
-        ids.into_iter().for_each(|id| tell_unknown(check, id));
-        let Some(next) = last.checked_add(1) else { return Ok(()) };
-        floor = next;
-    }
+    compare::each_id(db, schema, floor, i64::MAX, |ids| {
+        ids.into_iter().for_each(|id| tell_unknown(check, id))
+    })?;
+    Ok(())
 }
 
 fn tell_unknown(check: &mut Check<'_>, id: i64) {
