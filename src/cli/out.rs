@@ -64,6 +64,18 @@ impl Out {
         }
     }
 
+    /// Whether anything was not handed to the system yet.
+    pub(crate) fn is_pending(&self) -> bool {
+        !self.writer.buffer().is_empty()
+    }
+
+    /// Gives up what cannot be written.
+    pub(crate) fn forget(&mut self) {
+        let fresh = Self::new().writer;
+        // Taken apart, because a dropped writer would try once more.
+        drop(std::mem::replace(&mut self.writer, fresh).into_parts());
+    }
+
     /// Hands everything to the system.
     pub(crate) fn flush(&mut self) -> Result<(), Stop> {
         self.writer.flush().map_err(|error| Stop::output(&error))
@@ -140,7 +152,10 @@ impl Fields {
                 Value::Null => "-".into(),
                 other => json_text(other),
             };
-            lines.push_str(&format!("{name:<width$}  {shown}\n"));
+            lines += name;
+            lines.extend(std::iter::repeat_n(' ', width - name.len() + 2));
+            lines += &shown;
+            lines.push('\n');
         }
         lines
     }

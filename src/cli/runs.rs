@@ -52,8 +52,8 @@ fn list(global: &Global, args: &RunsArgs, reader: &SyncReader, out: &mut Out) ->
     match global.output() {
         Output::Ndjson => runs.iter().try_for_each(|run| out.json(run)),
         Output::Json => {
-            let numbered = runs.iter().enumerate();
-            numbered.map(|(index, run)| out.array_item(index == 0, run)).collect::<Result<(), _>>()?;
+            let mut numbered = runs.iter().enumerate();
+            numbered.try_for_each(|(index, run)| out.array_item(index == 0, run))?;
             out.array_end(runs.is_empty())
         }
         Output::Table => table(global, &runs, out),

@@ -153,15 +153,24 @@ impl Answers<'_> {
     /// Answers until the input ends, or until all is answered that was let in before a signal.
     fn serve(&mut self, messages: &Receiver<Message>, gate: &Gate) {
         let (mut answered, mut limit) = (0, None);
-        while limit.is_none_or(|limit| answered < limit) {
+        loop {
+            if self.output.is_some() && limit.is_none() {
+                limit = Some(gate.close());
+            }
+            if limit.is_some_and(|limit| answered >= limit) {
+                break;
+            }
             let message = match messages.try_recv() {
                 Ok(message) => message,
-                Err(TryRecvError::Disconnected) => break,
-                Err(TryRecvError::Empty) => {
+                // Before this thread blocks, everything must be out.
+                Err(TryRecvError::Empty) if self.out.is_pending() => {
                     self.flush();
-                    let Ok(message) = messages.recv() else { break };
-                    message
+                    continue;
                 }
+                Err(_) => match messages.recv() {
+                    Ok(message) => message,
+                    Err(_) => break,
+                },
             };
             match message {
                 Message::Interrupted => {
@@ -178,9 +187,6 @@ impl Answers<'_> {
                 }
             }
             answered += 1;
-            if self.output.is_some() && limit.is_none() {
-                limit = Some(gate.close());
-            }
         }
         self.flush();
     }
@@ -241,6 +247,9 @@ impl Answers<'_> {
     fn flush(&mut self) {
         if self.output.is_none() {
             self.output = self.out.flush().err();
+        }
+        if self.output.is_some() {
+            self.out.forget();
         }
     }
 }

@@ -66,9 +66,8 @@ struct Given {
     log_message: Option<String>,
     log_details: Option<String>,
     sync_status: Option<String>,
-    /// Absent is 0, null is unknown.
     #[serde(default, deserialize_with = "present")]
-    records_synced: Option<Option<i64>>,
+    records_synced: Option<Records>,
     error_code: Option<String>,
     error_message: Option<String>,
     duration_seconds: Option<f64>,
@@ -78,8 +77,11 @@ struct Given {
     key: Option<String>,
 }
 
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<i64>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
+/// A number of records that was given. One that was not given is 0, null is unknown.
+struct Records(Option<i64>);
+
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Records>, D::Error> {
+    Option::deserialize(deserializer).map(|records| Some(Records(records)))
 }
 
 /// The event of a line and its key, or why there is none.
@@ -108,8 +110,8 @@ impl Given {
         let mut event = SyncEvent::new(company, level, "");
         event.details = self.log_details;
         event.status = status;
-        let counted = matches!(self.records_synced, Some(Some(_)));
-        event.records_synced = self.records_synced.unwrap_or(event.records_synced);
+        let counted = self.records_synced.is_some();
+        event.records_synced = self.records_synced.map_or(event.records_synced, |records| records.0);
         event.error_code = self.error_code;
         event.error_message = self.error_message;
         event.duration_seconds = self.duration_seconds;

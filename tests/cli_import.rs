@@ -1,0 +1,172 @@
+//! Import, export and replay through the command line, with the history of an older system.
+#![cfg(feature = "cli")]
+
+mod cli_support;
+
+use cli_support::{Bench, legacy};
+use serde_json::{Value, json};
+
+fn counts(report: &Value) -> (u64, u64, u64) {
+    let count = |name: &str| report[name].as_u64().unwrap();
+    (count("imported"), count("already_present"), count("rejected"))
+}
+
+fn imported() -> Bench {
+    let bench = Bench::new();
+    bench.run(&["import", &legacy("sync_logs_backup.jsonl")]).expect(5);
+    bench.run(&["import", &legacy("legacy.db")]).expect(0);
+    bench
+}
+
+#[test]
+fn the_history_of_an_older_system_comes_in_once() {
+    let bench = Bench::new();
+    let (backup, database) = (legacy("sync_logs_backup.jsonl"), legacy("legacy.db"));
+
+    let dry = bench.run(&["import", &backup, "--dry-run"]);
+    assert_eq!(dry.code, Some(10), "a dry run makes no store");
+    assert!(!bench.dir().exists());
+
+    let done = bench.run(&["import", &backup]).expect(5);
+    assert!(done.err.contains(&bench.dir().display().to_string()), "the new store is told: {}", done.err);
+    let report = done.json();
+    assert_eq!(counts(&report), (331, 0, 3));
+    assert_eq!((&report["source_tz"], &report["dry_run"]), (&json!("UTC"), &json!(false)));
+    let rejected: Vec<u64> = done
+        .err
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter_map(|line| line["line"].as_u64())
+        .collect();
+    assert_eq!(rejected, [91, 131, 171]);
+
+    let dry = bench.run(&["import", &database, "--dry-run"]).expect(0);
+    assert_eq!(counts(&dry.json()), (9, 297, 0));
+    assert_eq!(counts(&bench.run(&["import", &database]).expect(0).json()), (9, 297, 0));
+    assert_eq!(counts(&bench.run(&["import", &backup]).expect(5).json()).0, 0);
+    assert_eq!(counts(&bench.run(&["import", &database]).expect(0).json()).0, 0);
+
+    assert_eq!(bench.run(&["export"]).expect(0).lines().len(), 340);
+    assert_eq!(bench.run(&["list", "--count"]).expect(0).json()["count"], 340);
+    for (state, runs) in [("ok", 38), ("failed", 7), ("stuck", 3), ("open", 3)] {
+        assert_eq!(bench.run(&["runs", "--state", state]).expect(0).lines().len(), runs, "{state}");
+    }
+    assert_eq!(bench.run(&["runs"]).expect(0).lines().len(), 48);
+}
+
+#[test]
+fn a_source_in_another_zone_is_refused_with_the_offset() {
+    let bench = imported();
+    let done = bench.run(&["import", &legacy("sync_logs_backup.jsonl"), "--source-tz", "+05:30"]).expect(2);
+    assert!(done.err.contains("-05:30"), "{}", done.err);
+    assert_eq!(bench.messages().len(), 340, "nothing was written");
+    let done = bench.run(&["import", &legacy("legacy.db"), "--source-tz", "Mars/Base"]).expect(2);
+    assert!(done.err.contains("zone"), "{}", done.err);
+}
+
+#[test]
+fn a_deleted_database_is_named_and_replayed() {
+    let bench = imported();
+    let before = bench.run(&["list", "--all", "--reverse"]).expect(0).out;
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(bench.dir().join(format!("synclog.db{suffix}")));
+    }
+    for command in [&["list"][..], &["list", "--count"], &["runs"]] {
+        let done = bench.run(command).expect(3);
+        assert!(done.err.contains("run `synclog replay`"), "{}", done.err);
+        assert_eq!(done.out, "");
+    }
+    let verified = bench.run(&["verify"]).expect(3).lines();
+    assert_eq!(verified[0]["finding"], "database_missing");
+    let status = bench.run(&["status"]).expect(3).json();
+    assert_eq!((&status["state"], &status["next"]), (&json!("projection differs"), &json!("synclog replay")));
+    assert_eq!(bench.run(&["export"]).expect(0).lines().len(), 340, "the log needs no database");
+
+    let dry = bench.run(&["replay", "--dry-run"]).expect(3).json();
+    assert_eq!((&dry["restored"], &dry["rebuilt"]), (&json!(340), &json!(true)));
+    assert!(!bench.dir().join("synclog.db").exists(), "a dry run changes nothing");
+
+    let report = bench.run(&["replay"]).expect(0).json();
+    assert_eq!(report["restored"], 340);
+    let verified = bench.run(&["verify"]).expect(0).lines();
+    assert_eq!(verified.last().unwrap()["summary"]["differences"], 0);
+    assert_eq!(bench.run(&["list", "--all", "--reverse"]).expect(0).out, before);
+}
+
+#[test]
+fn replay_mends_edited_rows_and_tells_how_many() {
+    let bench = imported();
+    let before = bench.run(&["list", "--all"]).expect(0).out;
+    let db = rusqlite::Connection::open(bench.dir().join("synclog.db")).unwrap();
+    db.execute_batch(
+        "DELETE FROM sync_logs WHERE id IN (10, 11);
+         UPDATE sync_logs SET log_details = 'edited', records_synced = 7 WHERE id = 20;
+         INSERT INTO sync_logs (id, company_guid, company_alterid, company_name, log_level, log_message,
+             created_at, frame)
+         SELECT 5000, company_guid, company_alterid, company_name, log_level, 'forged', created_at, frame
+         FROM sync_logs WHERE id = 1;",
+    )
+    .unwrap();
+    drop(db);
+    let findings = bench.run(&["verify"]).expect(3).lines();
+    let columns: Vec<_> = findings.iter().filter_map(|finding| finding["column"].as_str()).collect();
+    assert!(columns.contains(&"log_details") && columns.contains(&"records_synced"), "{columns:?}");
+    let counted =
+        |report: &Value| ["restored", "replaced", "set_aside"].map(|name| report[name].as_u64().unwrap());
+    let dry = bench.run(&["replay", "--dry-run"]).expect(3).json();
+    assert_eq!(counted(&dry), [2, 1, 1]);
+    assert_eq!(dry["already_present"], 337);
+    assert_eq!(counted(&bench.run(&["replay"]).expect(0).json()), [2, 1, 1]);
+    bench.run(&["verify"]).expect(0);
+    assert_eq!(bench.run(&["list", "--all"]).expect(0).out, before);
+    let again = bench.run(&["replay", "--rebuild"]).expect(0).json();
+    assert_eq!(again["rebuilt"], true);
+    assert_eq!(bench.run(&["list", "--all"]).expect(0).out, before);
+}
+
+#[test]
+fn an_export_comes_into_another_store_whole_and_once() {
+    let first = imported();
+    let strange = r#"{"company_guid":"g\u0000\u009b","company_alterid":"א","company_name":"n\u202e","log_message":"\u001b[2J\u2028","duration_seconds":0.1,"records_synced":null,"run":"r","key":"k","created_at":"0001-01-01"}"#;
+    first.feed(&["append", "--stdin"], strange.as_bytes()).expect(0);
+    let export = first.run(&["export"]).expect(0).out;
+    let file = first.temp.path().join("export.ndjson");
+    std::fs::write(&file, &export).unwrap();
+    let file = file.to_str().unwrap();
+
+    let second = Bench::new();
+    assert_eq!(counts(&second.run(&["import", file]).expect(0).json()), (341, 0, 0));
+    assert_eq!(counts(&second.run(&["import", file]).expect(0).json()), (0, 341, 0));
+    assert_eq!(counts(&first.run(&["import", file]).expect(0).json()), (0, 341, 0));
+
+    let strip = |export: &str| -> Vec<Value> {
+        let lines = export.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines
+            .map(|mut line| {
+                let fields = line.as_object_mut().unwrap();
+                for name in ["store", "seq", "appended_at", "origin_store", "origin_seq"] {
+                    fields.remove(name);
+                }
+                line
+            })
+            .collect()
+    };
+    let again = second.run(&["export"]).expect(0).out;
+    assert_eq!(strip(&again), strip(&export));
+    let origin: Value = serde_json::from_str(again.lines().next().unwrap()).unwrap();
+    let source: Value = serde_json::from_str(export.lines().next().unwrap()).unwrap();
+    assert_eq!((&origin["origin_store"], &origin["origin_seq"]), (&source["store"], &source["seq"]));
+    // What `tail` writes is the same form.
+    let tail = first.run(&["tail", "--after", "0", "-o", "ndjson"]).expect(0).out;
+    assert_eq!(tail, export);
+}
+
+#[test]
+fn a_wrong_file_leaves_no_store_behind() {
+    let bench = Bench::new();
+    bench.run(&["import", "/nonexistent/file.jsonl"]).expect(1);
+    bench.run(&["import", "/"]).expect(1);
+    assert!(!bench.dir().exists());
+    bench.run(&["import", &legacy("legacy.db"), "--no-create"]).expect(10);
+    assert!(!bench.dir().exists());
+}
