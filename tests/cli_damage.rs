@@ -1,0 +1,97 @@
+//! A damaged log through the command line: named everywhere, healed where rows prove it.
+#![cfg(feature = "cli")]
+
+mod cli_support;
+
+use cli_support::{Bench, line};
+
+/// A store of ten events, in frames large enough to hit.
+fn store() -> Bench {
+    let bench = Bench::new();
+    let lines: Vec<_> = (1..=10).map(|number| line(&format!("m{number} {}", "x".repeat(300)))).collect();
+    bench.feed(&["append", "--stdin"], lines.join("\n").as_bytes()).expect(0);
+    bench
+}
+
+/// Changes a byte in the message of event `number`.
+fn damage(bench: &Bench, number: u32) {
+    let path = bench.segment();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let start = format!("m{number} xxx");
+    let at = bytes.windows(start.len()).position(|window| window == start.as_bytes()).unwrap();
+    bytes[at + 20] ^= 0x40;
+    std::fs::write(&path, bytes).unwrap();
+}
+
+fn remove_database(bench: &Bench) {
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(bench.dir().join(format!("synclog.db{suffix}")));
+    }
+}
+
+#[test]
+fn damage_is_named_and_healed_from_its_row() {
+    let bench = store();
+    let export = bench.run(&["export"]).expect(0).out;
+    damage(&bench, 4);
+    let before = bench.bytes();
+    let findings = bench.run(&["verify"]).expect(4).lines();
+    assert!(findings.iter().any(|finding| finding["finding"] == "damaged_frame" && finding["seq"] == 4));
+    assert_eq!(findings.last().unwrap()["summary"]["log_damaged"], 1);
+    let partial = bench.run(&["export"]).expect(4);
+    assert_eq!(partial.out.lines().count(), 9, "what is sound is exported");
+    assert!(partial.err.contains("event 4"), "{}", partial.err);
+    let tail = bench.run(&["tail", "--after", "0"]).expect(4);
+    assert_eq!(tail.out.lines().count(), 9);
+    let dry = bench.run(&["repair", "--dry-run"]).expect(0).lines();
+    assert_eq!(dry.last().unwrap()["summary"]["healed_events"], 1);
+    assert_eq!(bench.bytes(), before, "so far nothing was changed");
+
+    let healed = bench.run(&["repair"]).expect(0).lines();
+    assert_eq!(healed.last().unwrap()["summary"]["healed_events"], 1);
+    assert!(bench.dir().join("quarantine").exists(), "the damaged bytes are kept");
+    bench.run(&["verify"]).expect(0);
+    assert_eq!(bench.run(&["export"]).expect(0).out, export);
+    bench.append("and on");
+}
+
+#[test]
+fn what_no_row_proves_is_listed_as_lost() {
+    let bench = store();
+    damage(&bench, 4);
+    remove_database(&bench);
+    for args in [&["repair", "--dry-run"][..], &["repair"]] {
+        let lost = bench.run(args).expect(4).lines();
+        assert!(lost.iter().any(|finding| finding["lost"] == true && finding["seq"] == 4), "{lost:?}");
+        assert_eq!(lost.last().unwrap()["summary"]["lost_events"], 1);
+    }
+    // A row that is to be rebuilt over a gap would hide the loss.
+    let replay = bench.run(&["replay"]).expect(4);
+    assert!(replay.err.contains("event 4") && replay.err.contains("repair"), "{}", replay.err);
+    // 4 goes before 3.
+    bench.run(&["verify"]).expect(4);
+    assert_eq!(bench.run(&["export"]).expect(4).out.lines().count(), 9);
+}
+
+#[test]
+fn a_log_that_is_older_than_its_rows_is_refused_until_it_is_trusted() {
+    let bench = store();
+    let segment = bench.segment();
+    let old = std::fs::read(&segment).unwrap();
+    bench.append("m11");
+    bench.append("m12");
+    // The frames of the last two events are gone, as with an older copy of the file.
+    std::fs::write(&segment, &old).unwrap();
+    let db = rusqlite::Connection::open(bench.dir().join("synclog.db")).unwrap();
+    db.execute_batch("UPDATE sync_logs SET log_message = 'edited' WHERE id > 10").unwrap();
+    drop(db);
+    for args in [&["verify"][..], &["status"], &["list"]] {
+        bench.run(args).expect(4);
+    }
+    let status = bench.run(&["status"]).expect(4).json();
+    assert_eq!(status["state"], "log damaged");
+    let refused = bench.feed(&["append", "--stdin"], line("m13").as_bytes()).expect(4);
+    assert!(refused.err.contains("events 11 to 12"), "{}", refused.err);
+    let lost = bench.run(&["repair"]).expect(4).lines();
+    assert_eq!(lost.last().unwrap()["summary"]["lost_events"], 2);
+}
