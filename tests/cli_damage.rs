@@ -94,4 +94,27 @@ fn a_log_that_is_older_than_its_rows_is_refused_until_it_is_trusted() {
     assert!(refused.err.contains("events 11 to 12"), "{}", refused.err);
     let lost = bench.run(&["repair"]).expect(4).lines();
     assert_eq!(lost.last().unwrap()["summary"]["lost_events"], 2);
+
+    let given_up = bench.run(&["repair", "--trust-log"]).expect(4).lines();
+    assert!(given_up.iter().any(|finding| finding["lost"] == true && finding["last_seq"] == 12));
+    let status = bench.run(&["status"]).expect(0).json();
+    assert_eq!((&status["state"], &status["last_seq"]), (&"ok".into(), &10.into()));
+    bench.run(&["repair", "--trust-log"]).expect(0);
+    assert_eq!(bench.append("m13"), 11);
+    bench.run(&["verify"]).expect(0);
+}
+
+#[test]
+fn rows_beyond_the_log_bring_their_events_back() {
+    let bench = store();
+    let segment = bench.segment();
+    let old = std::fs::read(&segment).unwrap();
+    bench.append("m11");
+    let export = bench.run(&["export"]).expect(0).out;
+    std::fs::write(&segment, &old).unwrap();
+    // Also where the user is ready to give them up.
+    let healed = bench.run(&["repair", "--trust-log"]).expect(0).lines();
+    assert_eq!(healed.last().unwrap()["summary"]["healed_events"], 1);
+    assert_eq!(bench.run(&["export"]).expect(0).out, export);
+    bench.run(&["verify"]).expect(0);
 }

@@ -6,7 +6,7 @@ mod cli_support;
 use std::io::Read;
 use std::process::{Command, Stdio};
 
-use cli_support::{Bench, COMPANY, append_args, done, legacy, line, program, text};
+use cli_support::{Bench, COMPANY, Talk, append_args, done, legacy, line, program, text};
 use serde_json::Value;
 
 fn with_company<'a>(args: &[&'a str]) -> Vec<&'a str> {
@@ -294,6 +294,19 @@ fn reads_work_on_a_read_only_file_system() {
     }
     assert_eq!(done(read(&["list", "--all"]).unwrap()).expect(0).out.lines().count(), 331);
     assert_eq!(done(read(&append_args("m")).unwrap()).code, Some(1));
+
+    // A killed writer leaves rows in SQLite's own log, which cannot be read there.
+    let mut talk = Talk::start(bench.command(&["append", "--stdin"]));
+    talk.send(format!("{}\n", line("last")).as_bytes());
+    talk.answer();
+    talk.child.kill().unwrap();
+    talk.end();
+    let rows = done(read(&["list", "-n", "1"]).unwrap()).expect(0).json();
+    assert_eq!(text(&rows, "log_message"), "last");
+    assert_eq!(done(read(&["list", "--count"]).unwrap()).expect(0).json()["count"], 332);
+    done(read(&["status"]).unwrap()).expect(0);
+    done(read(&["verify", "--log-only"]).unwrap()).expect(0);
+    assert_eq!(done(read(&["export"]).unwrap()).expect(0).out.lines().count(), 332);
 }
 
 #[test]

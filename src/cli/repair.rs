@@ -1,7 +1,7 @@
 //! `repair`: mends the log from what the database proves, and names what is lost.
 
 use clap::Args;
-use synclog::{Store, SyncEvent};
+use synclog::{Finding, FindingKind, RepairReport, Store, SyncEvent};
 
 use super::args::{Global, Output};
 use super::exit::{Exit, Stop};
@@ -19,11 +19,10 @@ pub(crate) struct RepairArgs {
     trust_log: bool,
 }
 
-/// Runs `repair`.
+/// Runs `repair`. What is lost is listed in any case, and makes the exit code 4.
 pub(crate) fn run(global: &Global, args: &RepairArgs, out: &mut Out) -> Result<Exit, Stop> {
     let output = global.output();
-    let report =
-        Store::<SyncEvent>::repair(global.dir()?, global.options(false), args.dry_run, args.trust_log)?;
+    let report = repair(global, args)?;
     let told = report.findings.iter().map(|finding| (finding, false));
     for (finding, lost) in told.chain(report.lost.iter().map(|finding| (finding, true))) {
         match output {
@@ -34,7 +33,7 @@ pub(crate) fn run(global: &Global, args: &RepairArgs, out: &mut Out) -> Result<E
             }
         }
     }
-    let lost: u64 = report.lost.iter().map(synclog::Finding::events).sum();
+    let lost: u64 = report.lost.iter().map(Finding::events).sum();
     let quarantined: Vec<_> = report.quarantined.iter().map(|path| path.to_string_lossy()).collect();
     let summary = Fields::new()
         .with("healed_events", report.healed_events)
@@ -54,4 +53,25 @@ pub(crate) fn run(global: &Global, args: &RepairArgs, out: &mut Out) -> Result<E
     out.flush()?;
     global.note("note: what is listed as lost could not be brought back; a copy of the log may hold it");
     Ok(Exit::Damaged)
+}
+
+/// Mends what rows prove, and only then gives up what they do not, if the user wants that.
+fn repair(global: &Global, args: &RepairArgs) -> Result<RepairReport, Stop> {
+    let dir = global.dir()?;
+    let options = global.options(false);
+    let mut report = Store::<SyncEvent>::repair(&dir, options.clone(), args.dry_run, false)?;
+    let beyond = |finding: &Finding| finding.kind == FindingKind::AppliedBeyondLog;
+    if args.dry_run || !args.trust_log || !report.lost.iter().any(beyond) {
+        return Ok(report);
+    }
+    if !report.lost.iter().all(beyond) {
+        global.note("note: the log is damaged as well, so nothing was given up");
+        return Ok(report);
+    }
+    let mut then = Store::<SyncEvent>::repair(&dir, options, false, true)?;
+    report.healed_events += then.healed_events;
+    report.findings.append(&mut then.findings);
+    report.quarantined.append(&mut then.quarantined);
+    report.lost.append(&mut then.lost);
+    Ok(report)
 }

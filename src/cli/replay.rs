@@ -6,7 +6,7 @@ use synclog::{FindingKind, Reader, ReplayReport, Store, SyncEvent};
 use super::args::Global;
 use super::exit::{Exit, Stop};
 use super::out::{self, Fields, Out};
-use super::verify::severity;
+use super::verify::{severity, unchecked};
 
 /// Options of `replay`.
 #[derive(Args)]
@@ -81,7 +81,8 @@ fn dry_run(global: &Global, rebuild: bool, out: &mut Out) -> Result<Exit, Stop> 
         if finding.kind.severity() != synclog::Severity::Note {
             out::tell(&finding.to_string());
         }
-    })?;
+    })
+    .map_err(unchecked)?;
     if report.rebuilt || rebuild {
         // Every row is written again, so nothing is merely compared.
         report = ReplayReport { restored: summary.events, set_aside: report.set_aside, ..report };

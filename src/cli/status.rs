@@ -78,6 +78,10 @@ fn judge(
         Err(synclog::Error::Projection { busy: true, .. }) => {
             Verdict { state: "database busy", next: None, exit: Exit::Ok }
         }
+        // Readers then make their rows from the log.
+        Err(synclog::Error::Io { .. }) => {
+            Verdict { state: "database unreadable", next: None, exit: Exit::Ok }
+        }
         Err(_) => differs,
         Ok((id, _)) if *id != reader.id() => differs,
         Ok(_) if lag == Some(0) => Verdict { state: "ok", next: None, exit: Exit::Ok },

@@ -30,7 +30,7 @@ pub(crate) fn run(global: &Global, args: &VerifyArgs, out: &mut Out) -> Result<E
     if let Some(stop) = failed {
         return Err(stop);
     }
-    let summary = summary?;
+    let summary = summary.map_err(unchecked)?;
     match output {
         Output::Json | Output::Ndjson => out.json(&Fields::new().with("summary", to_value(&summary)))?,
         Output::Table => {
@@ -49,6 +49,15 @@ pub(crate) fn run(global: &Global, args: &VerifyArgs, out: &mut Out) -> Result<E
         _ => {}
     }
     Ok(exit)
+}
+
+/// The failure to look at the rows at all. What replay would mend comes as a finding instead.
+pub(crate) fn unchecked(error: synclog::Error) -> Stop {
+    match error {
+        synclog::Error::Projection { busy: false, .. } => Stop::new(Exit::Failure, error.to_string())
+            .hint("`synclog verify --log-only` checks the log without the database"),
+        error => error.into(),
+    }
 }
 
 /// What a finding means for the exit code.

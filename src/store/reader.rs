@@ -183,11 +183,14 @@ impl<E: Event> Reader<E> {
     }
 
     /// The store that the database names, and the newest event that its rows reflect. The id differs
-    /// from [`Reader::id`] where the database was put there from another store.
+    /// from [`Reader::id`] where the database was put there from another store. [`Error::Io`] where the
+    /// system does not let SQLite open it, on a read-only file system for example.
     pub fn database_identity(&self) -> Result<(StoreId, u64)> {
+        let path = self.database();
         match self.connect_as(None) {
             Ok((_, store, applied)) => Ok((store, applied.seq)),
-            Err(trouble) => Err(trouble.into_error(&self.database())),
+            Err(Trouble::Failed(reason)) => Err(Error::io("open", &path, std::io::Error::other(reason))),
+            Err(trouble) => Err(trouble.into_error(&path)),
         }
     }
 
