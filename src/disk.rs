@@ -200,6 +200,11 @@ pub(crate) fn read_small(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Opens a file of somebody else's for reading.
+pub(crate) fn open_source(path: &Path) -> io::Result<fs::File> {
+    fs::File::open(path)
+}
+
 /// Opens the lock file, making it where `create` is set.
 pub(crate) fn open_lock(path: &Path, create: bool) -> io::Result<fs::File> {
     fs::OpenOptions::new().read(true).write(create).create(create).truncate(false).open(path)

@@ -141,14 +141,19 @@ pub struct Finding {
     /// The column, for a row that differs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub column: Option<String>,
-    /// The file.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The file. In JSON, what is no UTF-8 in its name is replaced by U+FFFD.
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "lossy_path")]
     pub file: Option<PathBuf>,
     /// The offset in the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offset: Option<u64>,
     /// In words, with what to do where there is something to do.
     pub detail: String,
+}
+
+#[expect(clippy::ref_option, reason = "the signature is serde's")]
+fn lossy_path<S: serde::Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    path.as_ref().map(|path| path.to_string_lossy()).serialize(serializer)
 }
 
 impl Finding {

@@ -1,5 +1,45 @@
-//! synclog
+//! synclog keeps the history of sync runs (and, underneath, of any event type) in a checksummed
+//! append-only log. When [`SyncLog::append`] returns, the event is on disk. SQLite is a view of the
+//! log that anyone may query and anyone may delete: every row is read back after it was written, and
+//! the view is rebuilt from the log wherever it differs.
+//!
+//! ```
+//! use synclog::{Company, Filter, Status, SyncLog};
+//!
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let dir = dir.path();
+//! let log = SyncLog::open(dir)?;
+//! let company = Company::new("8f0c1d52", "102209.0", "Acme Traders");
+//!
+//! let run = log.start_run(&company)?; // on disk when this returns
+//! run.progress(300, "300 vouchers inserted")?;
+//! run.fail("FETCH_ERROR", "connection timed out")?;
+//!
+//! let failed = log.reader()?.list(&Filter::new().status(Status::Failed))?;
+//! assert_eq!(failed[0].event.error_code.as_deref(), Some("FETCH_ERROR"));
+//! log.close()?;
+//! # Ok::<(), synclog::Error>(())
+//! ```
+//!
+//! # Where to go on
+//!
+//! - [`SyncLog`] writes sync events, [`SyncReader`] reads them; both are built on
+//! - [`Store`] and [`Reader`], which take any type that implements [`Event`].
+//! - [`Options`] has the few things that can be set, with their defaults.
+//! - [`Error`] tells what went wrong, and [`Error::outcome`] how it ended for the event.
+//! - The README has the promises P1 to P12 that comments and messages cite.
+//!
+//! # Features
+//!
+//! - `cli` (off by default): the command line `synclog`, with the crates that only it needs.
+//!
+//! The library prints nothing and keeps no global state. It reports through [`tracing`] events.
 #![deny(unsafe_code)]
+
+/// The examples in the README run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod codec;
 mod disk;

@@ -63,6 +63,7 @@ pub(crate) fn run(global: &Global, args: &TailArgs, out: &mut Out) -> Result<Exi
         written: 0,
         told: BTreeSet::new(),
         exit: Exit::Ok,
+        proved_only: args.follow || cursor.is_some(),
         cursor,
         caught: None,
     };
@@ -120,6 +121,8 @@ struct Tail {
     /// Damage that was told already; it is met again at every look.
     told: BTreeSet<String>,
     exit: Exit,
+    /// Stop before what a power cut could take back.
+    proved_only: bool,
     cursor: Option<Cursor>,
     caught: Option<Caught>,
 }
@@ -143,6 +146,12 @@ impl Tail {
         let mut pending = 0;
         for item in reader.items(self.next)? {
             match item? {
+                Item::Event(stored) if self.proved_only && stored.seq > reader.proved_seq() => {
+                    self.tell_once(
+                        "the last events are not proved durable before the next writer opens the store",
+                    );
+                    break;
+                }
                 Item::Event(stored) => {
                     self.event(&stored, out)?;
                     self.next = stored.seq + 1;
@@ -189,8 +198,12 @@ impl Tail {
         if finding.kind.severity() == Severity::LogDamaged {
             self.exit = self.exit.or(Exit::Damaged);
         }
-        if self.told.len() < 1000 && self.told.insert(finding.to_string()) {
-            out::tell(&finding.to_string());
+        self.tell_once(&finding.to_string());
+    }
+
+    fn tell_once(&mut self, text: &str) {
+        if self.told.len() < 1000 && self.told.insert(text.to_owned()) {
+            out::tell(text);
         }
     }
 

@@ -18,6 +18,8 @@ pub(crate) struct LogView {
     /// The segments with a sound header.
     pub(crate) segments: Vec<SegmentHeader>,
     pub(crate) horizon: Horizon,
+    /// The seq behind the last event that is proved durable: no power cut takes back what is before.
+    pub(crate) proved_seq: u64,
     /// What is wrong with the list of segments and with the last one's tail.
     pub(crate) findings: Vec<Finding>,
     pub(crate) sighting: Sighting,
@@ -43,6 +45,7 @@ impl LogView {
             store: active.store,
             segments: listing.segments,
             horizon: Horizon { segment: active.number, offset: FIRST_FRAME, seq: active.first_seq },
+            proved_seq: active.first_seq,
             findings,
             sighting: Sighting::Elsewhere,
             log,
@@ -65,6 +68,10 @@ impl LogView {
             }
         }
         self.sighting = surveyed.sighting;
+        self.proved_seq = match surveyed.sighting {
+            Sighting::Here(end) => end.seq.max(surveyed.proved_seq),
+            _ => surveyed.proved_seq,
+        };
         if live_writer {
             let proved =
                 Horizon { segment: active.number, offset: surveyed.proved_end, seq: surveyed.proved_seq };

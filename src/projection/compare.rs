@@ -162,7 +162,7 @@ pub(crate) fn missing_between(
             continue;
         }
         let rows: i64 = count.query_row(params![low as i64, high as i64], |row| row.get(0))?;
-        if rows as u64 + absent_between(db, low, high)? >= high - low + 1 {
+        if rows as u64 + absent_between(db, low, high)? > high - low {
             continue;
         }
         if high - low < SMALL || rows == 0 || missing.len() + open.len() >= limit {

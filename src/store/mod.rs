@@ -251,6 +251,11 @@ impl<E: Event> Store<E> {
         &self.inner.dir
     }
 
+    /// The path of the database.
+    pub fn database(&self) -> PathBuf {
+        crate::projection::database_path(&self.inner.dir)
+    }
+
     /// The store's identity.
     pub fn id(&self) -> StoreId {
         self.inner.id
@@ -312,11 +317,18 @@ impl<E: Event> Store<E> {
             let path = opened.projector.database.clone();
             return Err(Error::Projection { path, reason: pending, busy: true });
         }
-        if !(rebuild && opened.report.replay.rebuilt) {
+        // What opening has just built or mended is not counted a second time.
+        let before = opened.projector.report.clone();
+        if !before.rebuilt {
             opened
                 .projector
                 .replay_all::<E>(position, rebuild, options.projection_wait)
                 .map_err(|stop| stop.into_error(&opened.projector.database))?;
+        }
+        let mended = before.restored + before.replaced;
+        if !opened.projector.report.rebuilt {
+            let report = &mut opened.projector.report;
+            report.already_present = report.already_present.saturating_sub(mended);
         }
         opened.writer.mark()?;
         opened.report.findings.append(&mut opened.projector.findings);

@@ -112,6 +112,7 @@ impl Projector {
             store: self.store,
             segments: listing.segments,
             horizon: durable,
+            proved_seq: durable.seq,
             findings: Vec::new(),
             sighting: Sighting::Elsewhere,
         })

@@ -111,6 +111,7 @@ impl<E: Event> Reader<E> {
             store,
             segments: listing.segments,
             horizon: durable,
+            proved_seq: durable.seq,
             findings: listing.refusals,
             sighting: Sighting::Elsewhere,
             log,
@@ -139,6 +140,13 @@ impl<E: Event> Reader<E> {
     /// The seq of the newest event in the snapshot; 0 where there is none.
     pub fn last_seq(&self) -> u64 {
         self.view.last_seq()
+    }
+
+    /// The seq of the newest event that is proved durable; 0 where there is none. After a crash, and
+    /// until the next opening for writing, [`Reader::last_seq`] may be larger: what lies between was
+    /// written, and a power cut could still take it back.
+    pub fn proved_seq(&self) -> u64 {
+        (self.view.proved_seq - 1).min(self.last_seq())
     }
 
     /// The seq of the first event that the log still has, or would have.

@@ -26,6 +26,7 @@ pub struct OpenReport {
     /// Events whose damaged frames came back from their rows.
     pub healed_events: u64,
     /// Files with bytes that were put aside.
+    #[serde(serialize_with = "lossy_paths")]
     pub quarantined: Vec<PathBuf>,
     /// Everything worth telling, with file and offset.
     pub findings: Vec<Finding>,
@@ -34,6 +35,10 @@ pub struct OpenReport {
     /// Why the rows are not up to date, if they are not: another process holds the database, say.
     /// They catch up by themselves.
     pub projection_pending: Option<String>,
+}
+
+fn lossy_paths<S: serde::Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(paths.iter().map(|path| path.to_string_lossy()))
 }
 
 impl OpenReport {

@@ -67,6 +67,12 @@ impl SyncLog {
     /// is written and [`Error::SourceZone`] tells the offset.
     pub fn import(&self, path: impl AsRef<Path>, options: &ImportOptions) -> Result<ImportReport> {
         let path = path.as_ref();
+        let identity = |path: &Path| crate::disk::identity(path).ok().flatten();
+        if identity(path).is_some_and(|source| Some(source) == identity(&self.store().database())) {
+            // Opening and closing it here would also drop SQLite's locks on it.
+            let reason = "is this store's own database; there is nothing to import from it";
+            return Err(Error::invalid("the source", reason));
+        }
         let source = import::read_path(path, &*options.read_time)?;
         let mut report = ImportReport {
             source_tz: options.zone_name.clone(),

@@ -5,12 +5,12 @@
 //! records are matched with the events that are there (`matching.rs`, `claims.rs`). What is left is appended.
 //! Export is here too, because its lines are what an import reads back (`export.rs`).
 
-use std::fs::File;
 use std::io::{BufReader, Cursor, Read};
 use std::path::Path;
 
 use serde::Serialize;
 
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::time::Timestamp;
 
@@ -115,7 +115,7 @@ impl Source {
 /// Reads a file: a SQLite database if its first bytes say so, JSON lines otherwise. A database is
 /// only read.
 pub(crate) fn read_path(path: &Path, read_time: ReadTime<'_>) -> Result<Source> {
-    let mut file = File::open(path).map_err(|error| Error::io("open", path, error))?;
+    let mut file = disk::open_source(path).map_err(|error| Error::io("open", path, error))?;
     let mut start = Vec::new();
     let magic_length = SQLITE_MAGIC.len() as u64;
     (&mut file).take(magic_length).read_to_end(&mut start).map_err(|error| Error::io("read", path, error))?;

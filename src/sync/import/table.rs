@@ -42,7 +42,7 @@ fn open(path: &Path) -> Result<Connection> {
     };
     let mut wal = path.as_os_str().to_owned();
     wal.push("-wal");
-    let wal_is_empty = std::fs::metadata(&wal).map_or(true, |wal| wal.len() == 0);
+    let wal_is_empty = crate::disk::file_len(Path::new(&wal)) == 0;
     let no_room = matches!(
         error.sqlite_error_code(),
         Some(rusqlite::ErrorCode::CannotOpen | rusqlite::ErrorCode::ReadOnly)
