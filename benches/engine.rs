@@ -91,7 +91,7 @@ fn filled(count: u64) -> tempfile::TempDir {
     for start in (0..count).step_by(10_000) {
         store.append_all((start..count.min(start + 10_000)).map(event)).expect("receipts");
     }
-    assert!(store.wait_projected(Duration::from_secs(60)));
+    assert!(store.wait_projected(Duration::from_mins(1)));
     store.close().expect("closed");
     dir
 }
@@ -111,7 +111,7 @@ fn scan_and_replay(criterion: &mut Criterion) {
     });
     group.bench_function("verify log and rows", |bench| {
         bench.iter(|| {
-            assert!(Reader::<SyncEvent>::verify(dir.path(), false, |_| {}).expect("a summary").is_sound())
+            assert!(Reader::<SyncEvent>::verify(dir.path(), false, |_| {}).expect("a summary").is_sound());
         });
     });
     group.bench_function("rebuild the database", |bench| {

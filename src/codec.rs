@@ -68,13 +68,13 @@ pub(crate) fn encode<E: Event>(
     if own.len() as u64 > max_event_bytes {
         return Err(Error::TooLarge { what: "the event", bytes: own.len() as u64, limit: max_event_bytes });
     }
-    let payload = join(&salter.next(), key, &own);
+    let payload = join(salter.next(), key, &own);
     Ok(NewEvent { event_kind: E::KIND, version: E::VERSION, keyed: key.is_some(), payload })
 }
 
-fn join(salt: &[u8; SALT_LEN], key: Option<&str>, own: &[u8]) -> Vec<u8> {
+fn join(salt: [u8; SALT_LEN], key: Option<&str>, own: &[u8]) -> Vec<u8> {
     let mut payload = Vec::with_capacity(SALT_LEN + 2 + key.map_or(0, str::len) + own.len());
-    payload.extend_from_slice(salt);
+    payload.extend_from_slice(&salt);
     if let Some(key) = key {
         payload.extend_from_slice(&(key.len() as u16).to_le_bytes());
         payload.extend_from_slice(key.as_bytes());
@@ -145,5 +145,5 @@ pub(crate) fn frame_again<E: Event>(
     let version = u16::from_le_bytes([header[4], header[5]]);
     let mut own_salt = [0; SALT_LEN];
     own_salt.copy_from_slice(salt);
-    Ok((header.to_vec(), join(&own_salt, key, &event.encode(version)?)))
+    Ok((header.to_vec(), join(own_salt, key, &event.encode(version)?)))
 }

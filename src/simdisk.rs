@@ -166,15 +166,14 @@ impl SimDisk {
     /// Puts bytes into a file, in cache and on disk alike.
     pub(crate) fn put(&self, path: &Path, bytes: Vec<u8>) {
         let mut state = self.state();
-        let inode = match state.names.get(path) {
-            Some(inode) => *inode,
-            None => {
-                state.inodes.push(Inode::default());
-                let inode = state.inodes.len() - 1;
-                state.names.insert(path.into(), inode);
-                state.durable_names.insert(path.into(), inode);
-                inode
-            }
+        let inode = if let Some(inode) = state.names.get(path) {
+            *inode
+        } else {
+            state.inodes.push(Inode::default());
+            let inode = state.inodes.len() - 1;
+            state.names.insert(path.into(), inode);
+            state.durable_names.insert(path.into(), inode);
+            inode
         };
         state.inodes[inode] = Inode { durable: bytes.clone(), cache: bytes };
     }

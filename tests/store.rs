@@ -387,7 +387,7 @@ fn a_reader_beside_a_writer_sees_what_is_proved_and_then_all() {
     let writer = Arc::clone(&store);
     let path = dir.path().to_path_buf();
     let append = std::thread::spawn(move || {
-        (1..=600).for_each(|number| assert!(writer.append(full_event(number)).is_ok()))
+        (1..=600).for_each(|number| assert!(writer.append(full_event(number)).is_ok()));
     });
     let mut last = 0;
     while !append.is_finished() {

@@ -56,7 +56,7 @@ fn read_all(disk: &SimDisk, witness: Option<Witness>) -> Vec<(u64, Vec<u8>, Vec<
     while let Some(entry) = cursor.next().unwrap() {
         match entry {
             Entry::Event { header, raw, payload } => {
-                events.push((header.seq, raw.to_vec(), payload.to_vec()))
+                events.push((header.seq, raw.to_vec(), payload.to_vec()));
             }
             Entry::Damage(finding) => panic!("{finding}"),
             _ => panic!("neither deletions nor erasures here"),
@@ -114,9 +114,9 @@ impl Ledger {
 fn run_script(disk: &SimDisk, rng: &mut Rng, ledger: &mut Ledger, groups: u64) -> Result<()> {
     let (mut writer, _) = open_log(disk, None, &mut NoDonor)?;
     for _ in 0..groups {
-        let batches: Vec<Vec<NewEvent>> = (0..1 + rng.below(3))
+        let batches: Vec<Vec<NewEvent>> = (0..=rng.below(3))
             .map(|_| {
-                (0..1 + rng.below(3))
+                (0..=rng.below(3))
                     .map(|_| NewEvent { event_kind: 1, version: 1, keyed: false, payload: payload(rng) })
                     .collect()
             })

@@ -229,17 +229,14 @@ impl Cursor {
                 _ => Some(finding),
             });
         }
-        let next_seq = match self.resync()? {
-            Some(chain) => {
-                self.chain = chain;
-                chain.seq
-            }
-            None => {
-                self.failed_over = true;
-                match self.later()? {
-                    Some(later) => later.first_seq,
-                    None => self.horizon.seq,
-                }
+        let next_seq = if let Some(chain) = self.resync()? {
+            self.chain = chain;
+            chain.seq
+        } else {
+            self.failed_over = true;
+            match self.later()? {
+                Some(later) => later.first_seq,
+                None => self.horizon.seq,
             }
         };
         let first = start.seq.max(self.from);

@@ -120,7 +120,7 @@ fn describe(cursor: &mut Cursor) -> Vec<String> {
                 header.version,
                 header.flags,
                 header.appended_at,
-                payload.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+                payload.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
             ),
             Entry::Deletion { payload } => {
                 format!("deletion {:?}", Deletion::decode(payload).unwrap().ranges)

@@ -193,7 +193,7 @@ impl Mender<'_> {
             let path = self.log.segment_path(header.number);
             let mut reader = SegmentReader::new(path, *header, Arc::clone(file));
             let surveyed = survey(&mut reader, witness, later)?;
-            let row = decide(&surveyed.evidence);
+            let row = decide(surveyed.evidence);
             self.done.rows.push(row.name);
             let open_batch = surveyed.open_batch.filter(|_| later.is_none());
             match row.verdict {

@@ -111,8 +111,8 @@ pub(crate) const TABLE: [Row; 8] = [
 ];
 
 /// The row that decides.
-pub(crate) fn decide(evidence: &Evidence) -> &'static Row {
-    TABLE.iter().find(|row| (row.fits)(evidence)).unwrap_or(&TABLE[TABLE.len() - 1])
+pub(crate) fn decide(evidence: Evidence) -> &'static Row {
+    TABLE.iter().find(|row| (row.fits)(&evidence)).unwrap_or(&TABLE[TABLE.len() - 1])
 }
 
 #[cfg(test)]
@@ -142,7 +142,7 @@ mod tests {
     fn every_combination_is_decided_and_every_row_decides_some() {
         let mut decided = BTreeMap::new();
         for evidence in every_combination() {
-            let row = decide(&evidence);
+            let row = decide(evidence);
             *decided.entry(row.name).or_insert(0) += 1;
             println!("{:<28} {evidence:?}", row.name);
         }
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn nothing_proved_is_ever_dropped_and_no_failed_read_is_an_end() {
         for evidence in every_combination() {
-            let verdict = decide(&evidence).verdict;
+            let verdict = decide(evidence).verdict;
             let drops = [Verdict::CleanEnd, Verdict::TornTail, Verdict::DamagedFiller].contains(&verdict);
             assert!(!(drops && evidence.proof_beyond), "P3: {evidence:?}");
             assert!(!(drops && evidence.io_error), "P3: {evidence:?}");

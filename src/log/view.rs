@@ -91,7 +91,7 @@ impl LogView {
             _ => known_end(active.number, &surveyed),
         };
         let path = self.log.segment_path(active.number);
-        let row = decide(&surveyed.evidence);
+        let row = decide(surveyed.evidence);
         match row.verdict {
             Verdict::Corruption => {
                 if !surveyed.evidence.proof_beyond {

@@ -155,6 +155,10 @@ pub(crate) fn open_for_reading(path: &Path, wait: Duration) -> Outcome<Connectio
     open_connection(path, OpenFlags::SQLITE_OPEN_READ_ONLY, wait)
 }
 
+fn percent(byte: u8) -> String {
+    format!("%{byte:02X}")
+}
+
 /// Opens a database that nobody writes to and that has no write-ahead log, on a read-only file
 /// system for example. SQLite then makes no file beside it and takes no lock.
 pub(crate) fn open_immutable(path: &Path) -> Outcome<Connection> {
@@ -162,9 +166,9 @@ pub(crate) fn open_immutable(path: &Path) -> Outcome<Connection> {
     for byte in path.as_os_str().as_encoded_bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' => {
-                uri.push(char::from(*byte))
+                uri.push(char::from(*byte));
             }
-            other => uri.push_str(&format!("%{other:02X}")),
+            other => uri.push_str(&percent(*other)),
         }
     }
     uri.push_str("?immutable=1");
@@ -277,9 +281,9 @@ impl Projection {
 
     /// A private projection in memory or in SQLite's own temporary files: for readers of a store
     /// whose database cannot be opened.
-    pub(crate) fn temporary(schema: Schema, store: StoreId) -> Outcome<Connection> {
+    pub(crate) fn temporary(schema: &Schema, store: StoreId) -> Outcome<Connection> {
         let db = Connection::open("")?;
-        initialize(&db, &schema, store)?;
+        initialize(&db, schema, store)?;
         schema.create_indexes(&db)?;
         Ok(db)
     }
@@ -421,7 +425,7 @@ impl FoundRow {
                 Value::Real(number) => (*number).into(),
                 Value::Text(text) => text.clone().into(),
                 Value::Blob(bytes) => {
-                    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                    let hex = bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
                     serde_json::json!({ "hex": hex })
                 }
             };

@@ -367,7 +367,6 @@ impl<E: Event> Store<E> {
             busy: peeked.busy,
         };
         let (done, lost) = crate::log::open::repair(&log, &mut with, dry_run)?;
-        drop(rows);
         drop(lock);
         if trust_log && !dry_run && lost.is_empty() {
             // The rows beyond the log's end are set aside, and the applied seq is the log's again.

@@ -132,7 +132,7 @@ impl Projector {
         let mut projection = Projection::open(&self.database, self.schema.clone(), self.store, wait, create)?;
         let applied = projection.applied();
         if existed && applied.seq > 0 {
-            if self.applied_fits(&view, applied)? {
+            if Self::applied_fits(&view, applied)? {
                 self.mend_quickly::<E>(&mut projection, &view)?;
             } else {
                 let what = "the applied seq and its checksum are not of this log: every row is compared";
@@ -140,7 +140,7 @@ impl Projector {
                     Finding::new(FindingKind::AppliedDiffers, what).seq(applied.seq).file(&self.database),
                 );
                 replay::heal_all::<E>(&mut projection, &view, &mut self.report, &mut self.findings)?;
-                let newest = self.applied_at(&view)?;
+                let newest = Self::applied_at(&view)?;
                 projection.force_applied(newest)?;
             }
         }
@@ -149,7 +149,7 @@ impl Projector {
     }
 
     /// Whether the log holds the applied event under the checksum that the rows remember.
-    fn applied_fits(&self, view: &LogView, applied: Applied) -> Result<bool, Error> {
+    fn applied_fits(view: &LogView, applied: Applied) -> Result<bool, Error> {
         if applied.seq > view.last_seq() {
             return Ok(false);
         }
@@ -165,7 +165,7 @@ impl Projector {
     }
 
     /// The newest event of the log, as an applied seq.
-    fn applied_at(&self, view: &LogView) -> Result<Applied, Error> {
+    fn applied_at(view: &LogView) -> Result<Applied, Error> {
         let (mut cursor, _) = view.cursor(view.last_seq(), true)?;
         let mut applied = Applied::default();
         while let Some(entry) = cursor.next()? {

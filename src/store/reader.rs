@@ -225,7 +225,7 @@ impl<E: Event> Reader<E> {
         match self.connect_in_place() {
             Ok(found) => Ok(found),
             Err(Trouble::Failed(_)) => {
-                let db = projection::Projection::temporary(self.schema.clone(), self.id()).map_err(into)?;
+                let db = projection::Projection::temporary(&self.schema, self.id()).map_err(into)?;
                 let applied = crate::replay::fill::<E>(&db, &self.schema, &self.view)
                     .map_err(|stop| stop.into_error(&path))?;
                 Ok((db, applied))

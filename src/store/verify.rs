@@ -77,7 +77,7 @@ impl<E: Event> Reader<E> {
             check.tell(finding.clone());
         }
         check.summary.last_seq = reader.last_seq();
-        reader.compare(rows, &mut check)?;
+        reader.compare(rows.as_ref(), &mut check)?;
         Ok(check.summary)
     }
 
@@ -111,10 +111,10 @@ impl<E: Event> Reader<E> {
         Ok(None)
     }
 
-    fn compare(&self, rows: Option<(Connection, Applied)>, check: &mut Check<'_>) -> Result<()> {
-        let applied = rows.as_ref().map_or_else(Applied::default, |(_, applied)| *applied);
+    fn compare(&self, rows: Option<&(Connection, Applied)>, check: &mut Check<'_>) -> Result<()> {
+        let applied = rows.map_or_else(Applied::default, |(_, applied)| *applied);
         check.summary.applied_seq = applied.seq;
-        let done = walk::<E>(self.view(), self.schema(), rows.as_ref().map(|(db, _)| db), applied, check);
+        let done = walk::<E>(self.view(), self.schema(), rows.map(|(db, _)| db), applied, check);
         match done {
             Ok(()) => {}
             Err(Stop::Log(error)) => return Err(error),
@@ -154,7 +154,7 @@ fn walk<E: Event>(
     let mut floor = view.first_seq() as i64;
     if let Some(db) = db {
         compare::each_id(db, schema, i64::MIN, floor - 1, |ids| {
-            ids.into_iter().for_each(|id| tell_unknown(check, id))
+            ids.into_iter().for_each(|id| tell_unknown(check, id));
         })?;
     }
     while let Some(mut stretch) = replay::gather::<E>(&mut cursor)? {
@@ -193,7 +193,7 @@ fn walk<E: Event>(
     let Some(db) = db else { return Ok(()) };
     floor = floor.max(applied.seq as i64 + 1);
     compare::each_id(db, schema, floor, i64::MAX, |ids| {
-        ids.into_iter().for_each(|id| tell_unknown(check, id))
+        ids.into_iter().for_each(|id| tell_unknown(check, id));
     })?;
     Ok(())
 }
