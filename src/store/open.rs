@@ -48,15 +48,17 @@ pub(crate) enum Contents {
 
 /// Looks at a directory without changing it. A directory that is not there is empty.
 pub(crate) fn contents(log: &LogDir) -> Result<Contents> {
-    if log.list()?.any {
-        return Ok(Contents::Store);
-    }
+    // First the names, then the log: whoever makes a store at this moment makes its first segment
+    // before anything else, so that a database without a log is none that is still being made.
     let dir = &log.store_dir;
     let names = match log.disk.list(dir) {
         Ok(names) => names,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Contents::Empty),
         Err(error) => return Err(Error::io("list", dir, error)),
     };
+    if log.list()?.any {
+        return Ok(Contents::Store);
+    }
     let in_log = log.disk.list(&log.log_dir()).unwrap_or_default();
     let unfinished = in_log.iter().all(|name| crate::log::segment::is_unfinished(name));
     if names.iter().all(|name| name == "lock" || (name == "log" && unfinished)) {

@@ -96,6 +96,9 @@ impl<E: Event> Reader<E> {
                 let found = contents(&log)?;
                 if found == super::open::Contents::Store {
                     let findings = log.list()?.refusals;
+                    if findings.is_empty() && attempts < 10 {
+                        continue; // it was made while this looked
+                    }
                     return Err(Error::Damaged { dir, findings });
                 }
                 return Err(no_store(&log, &found, false));
