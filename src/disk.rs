@@ -87,8 +87,19 @@ impl DiskFile for fs::File {
     }
 }
 
+/// Refuses what is there and is no regular file: opening a pipe would wait for its other end (P12).
+pub(crate) fn check_regular(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(meta) if !meta.is_file() => {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"))
+        }
+        _ => Ok(()),
+    }
+}
+
 impl Disk for RealDisk {
     fn open(&self, path: &Path, writable: bool) -> io::Result<Box<dyn DiskFile>> {
+        check_regular(path)?;
         Ok(Box::new(fs::OpenOptions::new().read(true).write(writable).open(path)?))
     }
 
@@ -195,6 +206,7 @@ pub(crate) fn replace_small(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Reads a small file of at most `limit` bytes.
 pub(crate) fn read_small(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     use std::io::Read;
+    check_regular(path)?;
     let mut bytes = Vec::new();
     fs::File::open(path)?.take(limit).read_to_end(&mut bytes)?;
     Ok(bytes)
@@ -207,6 +219,7 @@ pub(crate) fn open_source(path: &Path) -> io::Result<fs::File> {
 
 /// Opens the lock file, making it where `create` is set.
 pub(crate) fn open_lock(path: &Path, create: bool) -> io::Result<fs::File> {
+    check_regular(path)?;
     fs::OpenOptions::new().read(true).write(create).create(create).truncate(false).open(path)
 }
 

@@ -402,3 +402,38 @@ fn a_reader_beside_a_writer_sees_what_is_proved_and_then_all() {
     drop(store);
     let _ = Options::default();
 }
+
+/// Directories and pipes where files should be: refused or moved aside, and nobody waits (P12).
+#[cfg(unix)]
+#[test]
+fn things_that_are_no_files_are_refused_or_moved_aside() {
+    let fifo = |path: &std::path::Path| {
+        assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+    };
+    for pipe in [false, true] {
+        let make = |path: &std::path::Path| {
+            let _ = std::fs::remove_file(path);
+            if pipe { fifo(path) } else { std::fs::create_dir(path).unwrap() }
+        };
+        let dir = filled(30);
+        make(&database(dir.path()));
+        assert!(!verify(dir.path()).1);
+        assert!(common::replay(dir.path()).rebuilt);
+        assert!(verify(dir.path()).1);
+
+        let dir = filled(30);
+        make(&dir.path().join("lock"));
+        assert!(matches!(SyncStore::open(dir.path(), small()), Err(Error::Io { .. })));
+
+        let dir = filled(400);
+        let path = &segments(dir.path())[0];
+        make(path);
+        let error = SyncStore::open(dir.path(), small()).unwrap_err();
+        assert!(
+            matches!(&error, Error::Damaged { findings, .. } if findings.iter().any(|finding| finding.file.as_ref() == Some(path))),
+            "{error}"
+        );
+        let items = Reader::<SyncEvent>::open(dir.path()).unwrap().items(1).unwrap();
+        assert!(items.map(Result::unwrap).any(|item| matches!(item, Item::Damage(_))), "the gap is named");
+    }
+}

@@ -63,7 +63,7 @@ impl Cursor {
         // Events before the first segment that retention did not give up are missing.
         let wanted = from.max(retained);
         let mut findings = Vec::new();
-        if wanted < first && !listing.refusals.iter().any(|finding| finding.seq.is_some()) {
+        if wanted < first {
             let what = "no segment holds these events";
             findings.push(Finding::new(FindingKind::MissingEvents, what).seqs(wanted, first - 1));
         }

@@ -77,7 +77,9 @@ impl LogDir {
         let path = self.segment_path(number);
         let file = match self.disk.open(&path, false) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => {
+                return Ok(None);
+            }
             Err(error) => return Err(Error::io("open", &path, error)),
         };
         let len = file.len().map_err(|error| Error::io("read the length of", &path, error))?;
@@ -113,8 +115,8 @@ impl LogDir {
             let bad = |what: String| Finding::new(FindingKind::BadSegment, what).at(&path, 0);
             let file = match self.disk.open(&path, false) {
                 Ok(file) => file,
-                Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
-                    listing.refusals.push(bad("is a directory".into()));
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                    listing.refusals.push(bad(error.to_string()));
                     continue;
                 }
                 Err(error) => return Err(Error::io("open", &path, error)),
@@ -123,14 +125,7 @@ impl LogDir {
                 Ok(len) => len,
                 Err(error) => return Err(Error::io("read the length of", &path, error)),
             };
-            let read = match read_header(file.as_ref(), &path) {
-                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::IsADirectory => {
-                    listing.refusals.push(bad("is a directory".into()));
-                    continue;
-                }
-                other => other?,
-            };
-            match read {
+            match read_header(file.as_ref(), &path)? {
                 HeaderRead::Sound { header, .. } if header.number != number => {
                     let what = format!("holds segment {}: a copy under a wrong name", header.number);
                     listing.refusals.push(bad(what));
@@ -177,7 +172,7 @@ impl LogDir {
             let lawful_start = number == 1 && header.first_seq <= first_retained;
             if header.number != number && !lawful_start {
                 let what = format!(
-                    "segments {number} to {} are not there; put them back from a copy of the store",
+                    "segments {number} to {} are not there or cannot be read; put them back from a copy of the store",
                     header.number - 1
                 );
                 let mut finding =

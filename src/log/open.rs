@@ -43,7 +43,7 @@ pub(crate) struct OpenLog<'a> {
 
 /// Makes the first segment of a new log. Every directory on the way is made durable (P1).
 pub(crate) fn create(log: &LogDir, limits: Limits, now: i64) -> Result<(LogWriter, Recovered)> {
-    sync_dirs(log)?;
+    sync_dirs(log, true)?;
     let header = SegmentHeader {
         store: StoreId::random()?,
         number: 1,
@@ -59,16 +59,19 @@ pub(crate) fn create(log: &LogDir, limits: Limits, now: i64) -> Result<(LogWrite
     Ok((writer, Recovered { created: true, ..Recovered::default() }))
 }
 
-fn sync_dirs(log: &LogDir) -> Result<()> {
+/// Makes the entries of the log in its directories durable. The directory above the store need not be
+/// readable for a store that is there already: its making has synced it.
+fn sync_dirs(log: &LogDir, new: bool) -> Result<()> {
     let log_dir = log.log_dir();
     log.disk.create_dir(&log_dir).map_err(|error| Error::io("create", &log_dir, error))?;
     for dir in [&log_dir, &log.store_dir] {
         log.disk.sync_dir(dir).map_err(|error| Error::io("sync the directory", dir, error))?;
     }
-    if let Some(parent) = log.store_dir.parent() {
-        log.disk.sync_dir(parent).map_err(|error| Error::io("sync the directory", parent, error))?;
+    let Some(parent) = log.store_dir.parent() else { return Ok(()) };
+    match log.disk.sync_dir(parent) {
+        Err(error) if !new && error.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
+        other => other.map_err(|error| Error::io("sync the directory", parent, error)),
     }
-    Ok(())
 }
 
 /// Opens an existing log for writing. The caller holds the lock.
@@ -81,7 +84,7 @@ pub(crate) fn open(log: &LogDir, mut with: OpenLog<'_>) -> Result<(LogWriter, Re
         return Err(Error::NoStore { dir: log.store_dir.clone() });
     };
     let mut done = Recovered { findings: listing.notes, ..Recovered::default() };
-    sync_dirs(log)?;
+    sync_dirs(log, false)?;
     for path in &listing.unfinished {
         log.disk.remove(path).map_err(|error| Error::io("remove", path, error))?;
     }

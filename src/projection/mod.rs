@@ -142,6 +142,7 @@ fn open_connection(path: &Path, flags: OpenFlags, wait: Duration) -> Outcome<Con
         let text = format!("SQLite {} has a known WAL bug; 3.51.3 or later is needed", rusqlite::version());
         return Err(Trouble::Failed(text));
     }
+    disk::check_regular(path).map_err(|error| Trouble::Unusable(error.to_string()))?;
     let db = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     db.busy_timeout(wait)?;
     db.set_prepared_statement_cache_capacity(32);
