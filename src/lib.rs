@@ -43,6 +43,7 @@ struct Readme;
 
 mod codec;
 mod disk;
+mod erasures;
 mod error;
 mod event;
 mod finding;

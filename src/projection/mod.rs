@@ -5,6 +5,7 @@
 //! cut takes. Whatever is wrong with the file is told as a [`Trouble`], and whoever knows the log
 //! decides what to do.
 
+mod apply;
 pub(crate) mod compare;
 pub(crate) mod query;
 pub(crate) mod rebuild;
@@ -21,8 +22,8 @@ use crate::disk::{self, FileIdentity};
 use crate::error::Error;
 use crate::event::Value;
 use crate::store_id::StoreId;
-use crate::time::Timestamp;
 
+pub(crate) use apply::{Changes, Step, apply_in};
 use row::{FoundRow, Row};
 use schema::{PROJECTION_VERSION, Schema};
 
@@ -88,29 +89,6 @@ impl Trouble {
 pub(crate) struct Applied {
     pub(crate) seq: u64,
     pub(crate) sum: u32,
-}
-
-/// What [`Projection::apply`] is given: rows and whatever else one stretch of the log holds.
-#[derive(Debug, Default)]
-pub(crate) struct Step {
-    pub(crate) rows: Vec<Row>,
-    /// Seqs that lawfully have no row: first, last, reason.
-    pub(crate) absent: Vec<(u64, u64, &'static str)>,
-    /// Seqs whose rows a deletion record takes away.
-    pub(crate) deleted: Vec<(u64, u64)>,
-    /// Ids of rows that no event explains.
-    pub(crate) unknown: Vec<i64>,
-    /// Where the rows stand after this step; `None` when old rows are healed.
-    pub(crate) applied: Option<Applied>,
-}
-
-/// What [`Projection::apply`] did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Changes {
-    pub(crate) restored: u64,
-    pub(crate) replaced: u64,
-    pub(crate) set_aside: u64,
-    pub(crate) already_present: u64,
 }
 
 /// The database, open for writing.
@@ -342,97 +320,6 @@ impl Projection {
         write_applied(&self.write, applied)?;
         self.applied = applied;
         Ok(())
-    }
-}
-
-/// The body of [`Projection::apply`]. `before` is the applied seq before this step: a row that is
-/// already there below it is ours, a row above it was put there by somebody else.
-pub(crate) fn apply_in(db: &Connection, schema: &Schema, step: &Step, before: Applied) -> Outcome<Changes> {
-    let mut changes = Changes::default();
-    for id in &step.unknown {
-        changes.set_aside += set_aside(db, schema, *id, "no event explains this row")?;
-    }
-    let marks: Vec<String> = (1..=schema.columns.len()).map(|index| format!("?{index}")).collect();
-    let (columns, marks) = (schema.columns.join(", "), marks.join(", "));
-    let mut insert =
-        db.prepare_cached(&format!("INSERT OR IGNORE INTO {} ({columns}) VALUES ({marks})", schema.table))?;
-    for row in &step.rows {
-        row.bind(&mut insert)?;
-        if insert.raw_execute()? == 1 {
-            changes.restored += 1;
-            continue;
-        }
-        let found = compare::differing_columns(db, schema, row)?;
-        if found.as_ref().is_some_and(Vec::is_empty) {
-            changes.already_present += 1;
-            continue;
-        }
-        if row.seq > before.seq && found.is_some() {
-            changes.set_aside += set_aside(db, schema, row.seq as i64, "it stood where an event's row goes")?;
-        } else {
-            changes.replaced += 1;
-        }
-        let mut replace = db.prepare_cached(&format!(
-            "INSERT OR REPLACE INTO {} ({columns}) VALUES ({marks})",
-            schema.table
-        ))?;
-        row.bind(&mut replace)?;
-        replace.raw_execute()?;
-    }
-    let mut delete =
-        db.prepare_cached(&format!("DELETE FROM {} WHERE id BETWEEN ?1 AND ?2", schema.table))?;
-    let mut absent = db.prepare_cached(
-        "INSERT INTO synclog_absent (first, last, reason) VALUES (?1, ?2, ?3) \
-         ON CONFLICT (first) DO UPDATE SET last = max(last, excluded.last), reason = excluded.reason",
-    )?;
-    for (first, last) in &step.deleted {
-        delete.execute(params![*first as i64, *last as i64])?;
-        absent.execute(params![*first as i64, *last as i64, "deleted"])?;
-    }
-    for (first, last, reason) in &step.absent {
-        absent.execute(params![*first as i64, *last as i64, reason])?;
-    }
-    if let Some(applied) = step.applied {
-        write_applied(db, applied)?;
-    }
-    Ok(changes)
-}
-
-/// Moves a row that no event explains into the table of such rows, as JSON.
-fn set_aside(db: &Connection, schema: &Schema, id: i64, reason: &str) -> Outcome<u64> {
-    let select = format!("SELECT {} FROM {} WHERE id = ?1", schema.columns.join(", "), schema.table);
-    let found = db
-        .prepare_cached(&select)?
-        .query_row([id], |row| FoundRow::read(row, schema.columns.len()))
-        .optional()?;
-    let Some(found) = found else { return Ok(0) };
-    db.prepare_cached(
-        "INSERT INTO synclog_set_aside (noticed_at, source_table, row_id, reason, row) VALUES (?1, ?2, ?3, ?4, ?5)",
-    )?
-    .execute(params![Timestamp::now().to_string(), schema.table, id, reason, found.to_json(schema)])?;
-    db.prepare_cached(&format!("DELETE FROM {} WHERE id = ?1", schema.table))?.execute([id])?;
-    Ok(1)
-}
-
-impl FoundRow {
-    /// The row as a JSON object; blobs as `{"hex": "…"}`.
-    fn to_json(&self, schema: &Schema) -> String {
-        let mut object = serde_json::Map::new();
-        let values = self.values.iter().chain([&self.key, &self.frame]);
-        for (name, value) in schema.columns[1..].iter().zip(values) {
-            let json = match value {
-                Value::Null => serde_json::Value::Null,
-                Value::Integer(number) => (*number).into(),
-                Value::Real(number) => (*number).into(),
-                Value::Text(text) => text.clone().into(),
-                Value::Blob(bytes) => {
-                    let hex = bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
-                    serde_json::json!({ "hex": hex })
-                }
-            };
-            object.insert((*name).to_owned(), json);
-        }
-        serde_json::Value::Object(object).to_string()
     }
 }
 

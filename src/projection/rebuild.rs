@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, OpenFlags};
 
 use crate::disk;
 use crate::store_id::StoreId;
 
-use super::row::FoundRow;
+use super::apply::{INSERT_SET_ASIDE, record_set_aside};
 use super::schema::Schema;
 use super::{Applied, Changes, Outcome, Step, Trouble, apply_in, beside, initialize, open_connection};
 
@@ -61,7 +61,7 @@ impl Rebuild {
             let next = last.id.checked_add(1);
             for row in &rows {
                 if !self.has_row(row.id)? {
-                    self.keep_row(row, reason)?;
+                    record_set_aside(&self.db, &self.schema, row, reason)?;
                     kept += 1;
                 }
             }
@@ -76,22 +76,6 @@ impl Rebuild {
         Ok(there || (id > 0 && super::compare::is_absent(&self.db, id as u64)?))
     }
 
-    fn keep_row(&self, row: &FoundRow, reason: &str) -> Outcome<()> {
-        self.db
-            .prepare_cached(
-                "INSERT INTO synclog_set_aside (noticed_at, source_table, row_id, reason, row) \
-                 VALUES (?1, ?2, ?3, ?4, ?5)",
-            )?
-            .execute(params![
-                crate::time::Timestamp::now().to_string(),
-                self.schema.table,
-                row.id,
-                reason,
-                row.to_json(&self.schema)
-            ])?;
-        Ok(())
-    }
-
     fn keep_set_aside(&self, old: &Connection) {
         let Ok(mut query) = old.prepare(
             "SELECT noticed_at, source_table, row_id, reason, row FROM synclog_set_aside ORDER BY number",
@@ -103,11 +87,7 @@ impl Rebuild {
             let values: Result<Vec<_>, _> =
                 (0..5).map(|at| row.get::<_, rusqlite::types::Value>(at)).collect();
             let Ok(values) = values else { continue };
-            let _ = self.db.execute(
-                "INSERT INTO synclog_set_aside (noticed_at, source_table, row_id, reason, row) \
-                 VALUES (?1, ?2, ?3, ?4, ?5)",
-                rusqlite::params_from_iter(values),
-            );
+            let _ = self.db.execute(INSERT_SET_ASIDE, rusqlite::params_from_iter(values));
         }
     }
 

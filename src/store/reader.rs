@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::codec::{self, Decoded};
 use crate::disk::{self, RealDisk};
+use crate::erasures::Erasures;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::finding::{Finding, FindingKind};
@@ -21,7 +22,6 @@ use crate::log::view::LogView;
 use crate::log::writer::Position;
 use crate::projection::schema::Schema;
 use crate::projection::{self, Connection, Outcome, Trouble};
-use crate::replay::Erasures;
 use crate::store_id::StoreId;
 use crate::time::Timestamp;
 

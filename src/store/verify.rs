@@ -2,12 +2,13 @@
 
 use serde::Serialize;
 
+use crate::erasures::Erasures;
 use crate::error::Result;
 use crate::event::Event;
 use crate::finding::{Finding, FindingKind, Severity};
 use crate::log::view::LogView;
 use crate::projection::{Applied, Connection, Trouble, compare};
-use crate::replay::{self, Erasures, Stop};
+use crate::replay::{self, Stop};
 
 use super::reader::Reader;
 
