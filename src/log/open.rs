@@ -191,7 +191,7 @@ impl Mender<'_> {
         // A witness speaks of the newest event it has seen; in a sealed segment it proves nothing
         // that the next segment's header does not prove better.
         let witness = if later.is_none() { with.witness } else { None };
-        let mut healed_to = 0;
+        let (mut healed_to, mut cleared) = (0, false);
         loop {
             let path = self.log.segment_path(header.number);
             let mut reader = SegmentReader::new(path, *header, Arc::clone(file));
@@ -215,6 +215,16 @@ impl Mender<'_> {
                         );
                         let path = self.log.store_dir.clone();
                         return Err(Error::Projection { path, reason, busy: true });
+                    }
+                    if std::mem::replace(&mut cleared, true) {
+                        // Once is enough on any disk that keeps what is written to it.
+                        let error = std::io::Error::other("zeros that were written are not there");
+                        return Err(Error::io_at(
+                            "clear",
+                            &self.log.segment_path(header.number),
+                            from,
+                            error,
+                        ));
                     }
                     self.clear(kind, &surveyed, header, file, from)?;
                     if self.dry_run {
