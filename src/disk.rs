@@ -220,6 +220,10 @@ pub(crate) fn open_source(path: &Path) -> io::Result<fs::File> {
 /// Opens the lock file, making it where `create` is set.
 pub(crate) fn open_lock(path: &Path, create: bool) -> io::Result<fs::File> {
     check_regular(path)?;
+    if fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink()) {
+        // The lock file is written to, and a link could lead to somebody's file outside the store.
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a symbolic link"));
+    }
     fs::OpenOptions::new().read(true).write(create).create(create).truncate(false).open(path)
 }
 

@@ -205,7 +205,7 @@ impl Finding {
     /// How many events the finding is about, if it is about events: 1 for a single one.
     pub fn events(&self) -> u64 {
         match (self.seq, self.last_seq) {
-            (Some(first), Some(last)) => last - first + 1,
+            (Some(first), Some(last)) => last.saturating_sub(first).saturating_add(1),
             (Some(_), None) => 1,
             _ => 0,
         }

@@ -272,6 +272,9 @@ impl Disk for SimDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        if !self.state().names.contains_key(path) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         self.change_names(NameChange::Unlink(path.into()))
     }
 

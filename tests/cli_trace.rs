@@ -28,12 +28,19 @@ fn calls(trace: &str) -> Vec<(String, String, String)> {
     calls
 }
 
+/// What strace wrote as hex between two marks.
+fn between(arguments: &str, open: char, close: char) -> Vec<u8> {
+    let rest = arguments.split_once(open).map_or("", |(_, rest)| rest);
+    let hex = rest.split(close).next().unwrap_or_default();
+    hex.split("\\x").filter_map(|byte| u8::from_str_radix(byte, 16).ok()).collect()
+}
+
 #[test]
 fn an_fdatasync_lies_between_each_write_and_its_acknowledgements() {
     let dir = tempfile::tempdir().unwrap();
     let trace = dir.path().join("trace");
     let run = Command::new("strace")
-        .args(["-f", "-y", "-s", "64", "-e", "trace=pwrite64,fdatasync,fsync,write", "-o"])
+        .args(["-f", "-y", "-xx", "-s", "80", "-e", "trace=pwrite64,fdatasync,fsync,write", "-o"])
         .arg(&trace)
         .arg(env!("CARGO_BIN_EXE_synclog"))
         .arg("--dir")
@@ -71,20 +78,31 @@ fn an_fdatasync_lies_between_each_write_and_its_acknowledgements() {
     }
     assert_eq!(answers, 41);
 
-    // Events written and not synced yet; each acknowledgement needs that there are none before it.
-    let (mut written, mut synced, mut acknowledged) = (0, 0, 0);
+    // The first seq of each group in the order of their writes, and how many of them are synced.
+    let (mut groups, mut synced, mut acknowledged) = (Vec::new(), 0, 0);
     for (name, arguments, result) in calls(&std::fs::read_to_string(&trace).unwrap()) {
-        let of_log = arguments.contains(".seg>") && !arguments.contains(".seg.new");
+        let of_log = between(&arguments, '<', '>').ends_with(b".seg");
+        let data = between(&arguments, '"', '"');
         // A frame of an event starts with F1 01; a mark with F1 02 needs no sync of its own.
-        if name == "pwrite64" && of_log && arguments.contains(r#""\361\1"#) {
-            assert_eq!(written, synced, "P1: one group in flight: {arguments}");
-            written += 1;
+        if name == "pwrite64" && of_log && data.starts_with(&[0xF1, 1]) {
+            assert_eq!(groups.len(), synced, "P1: one group in flight");
+            groups.push(u64::from_le_bytes(data[8..16].try_into().unwrap()));
         } else if name == "fdatasync" && of_log && result.starts_with('0') {
-            synced = written;
-        } else if name == "write" && arguments.starts_with('1') && arguments.contains("durable") {
-            acknowledged += 1;
-            assert_eq!(synced, written, "P1: acknowledged before the sync: {arguments}");
+            synced = groups.len();
+        } else if name == "write" && arguments.starts_with("1<") {
+            for line in String::from_utf8_lossy(&data).lines() {
+                let Some((_, rest)) = line.split_once("\"seq\":") else { continue };
+                let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+                let seq: u64 = digits.parse().unwrap();
+                let group = groups.iter().rposition(|first| *first <= seq).unwrap();
+                assert!(group < synced, "P1: event {seq} was acknowledged before the sync of its group");
+                acknowledged += 1;
+            }
         }
     }
-    assert!(written >= 6 && acknowledged >= 6, "{written} groups, {acknowledged} acknowledgements");
+    assert!(
+        groups.len() >= 6 && acknowledged >= 6,
+        "{} groups, {acknowledged} acknowledgements",
+        groups.len()
+    );
 }

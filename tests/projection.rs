@@ -288,3 +288,36 @@ fn verify_beside_a_writer_calls_missing_rows_lag() {
     drop(hold);
     store.close().unwrap();
 }
+
+#[test]
+fn a_trigger_that_hits_other_rows_is_no_success() {
+    let dir = filled(20);
+    sql(
+        dir.path(),
+        "DELETE FROM sync_logs WHERE id IN (5, 9); CREATE TRIGGER meddler AFTER INSERT ON sync_logs BEGIN \
+         DELETE FROM sync_logs WHERE id = NEW.id - 1; END",
+    );
+    assert!(replay(dir.path()).unhealable > 0);
+    let (report, _) = Store::<SyncEvent>::replay(dir.path(), common::small(), true).unwrap();
+    assert_eq!((report.unhealable, report.rebuilt), (0, true), "a new database has no trigger");
+    assert!(verify(dir.path()).1);
+}
+
+#[test]
+fn a_stray_journal_does_not_keep_the_rows_from_following() {
+    let dir = filled(20);
+    std::fs::write(dir.path().join("synclog.db-journal"), vec![0xA5; 40_000]).unwrap();
+    let store = open(dir.path());
+    assert!(store.append(full_event(21)).unwrap().projected);
+    store.close().unwrap();
+    assert!(verify(dir.path()).1);
+}
+
+#[test]
+fn queries_count_the_rows_that_are_gone() {
+    let dir = filled(20);
+    let missing = || synclog::SyncReader::open(dir.path()).unwrap().missing_rows().unwrap();
+    assert_eq!(missing(), 0);
+    sql(dir.path(), "DELETE FROM sync_logs WHERE id % 7 = 0");
+    assert_eq!(missing(), 2);
+}

@@ -437,3 +437,109 @@ fn things_that_are_no_files_are_refused_or_moved_aside() {
         assert!(items.map(Result::unwrap).any(|item| matches!(item, Item::Damage(_))), "the gap is named");
     }
 }
+
+/// Small groups share a sector with the marks that prove them: the file `tail` still tells.
+#[test]
+fn a_zeroed_sector_of_small_groups_is_named_without_the_database_and_healed_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    for number in 1..=12 {
+        let store = open(dir.path());
+        let event = SyncEvent::new(company(), Level::Info, format!("acked {number}"));
+        assert_eq!(store.append(event).unwrap().seq, number);
+        store.close().unwrap();
+    }
+    let path = segments(dir.path()).pop().unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    for sector in 16..=end / 512 {
+        let copy = tempfile::tempdir().unwrap();
+        copy_dir(dir.path(), copy.path());
+        let mut damaged = bytes.clone();
+        damaged[sector * 512..(sector + 1) * 512].fill(0);
+        std::fs::write(segments(copy.path()).pop().unwrap(), damaged).unwrap();
+        let healed = tempfile::tempdir().unwrap();
+        copy_dir(copy.path(), healed.path());
+        std::fs::remove_file(database(copy.path())).unwrap();
+
+        let mut findings = Vec::new();
+        let summary =
+            Reader::<SyncEvent>::verify(copy.path(), true, |finding| findings.push(finding)).unwrap();
+        assert!(summary.log_damaged > 0, "P3: sector {sector}: {findings:?}");
+        assert!(findings.iter().any(|finding| finding.seq.is_some()), "P3: which seqs: {findings:?}");
+        let refused = SyncStore::open(copy.path(), small()).unwrap_err();
+        assert!(
+            matches!(refused, Error::Damaged { .. }),
+            "no seq is given twice: sector {sector}: {refused}"
+        );
+
+        let store = open(healed.path());
+        assert_eq!(store.last_seq(), 12, "P9: sector {sector}");
+        store.close().unwrap();
+        assert!(verify(healed.path()).1);
+    }
+}
+
+#[test]
+fn a_newest_segment_that_is_gone_is_missed() {
+    let dir = filled(400);
+    let newest = segments(dir.path()).pop().unwrap();
+    std::fs::remove_file(newest).unwrap();
+    std::fs::remove_file(database(dir.path())).unwrap();
+    let (findings, sound) = verify(dir.path());
+    let beyond = findings.iter().find(|finding| finding.kind == FindingKind::AppliedBeyondLog).unwrap();
+    assert!(!sound && beyond.last_seq == Some(400), "{findings:?}");
+    let Error::Damaged { findings, .. } = SyncStore::open(dir.path(), small()).unwrap_err() else { panic!() };
+    assert_eq!(findings[0].last_seq, Some(400));
+    // Given up on purpose, the log goes on from where it ends.
+    SyncStore::repair(dir.path(), small(), false, true).unwrap();
+    let store = open(dir.path());
+    let last = store.last_seq();
+    assert!(last < 400 && store.append(full_event(1)).unwrap().seq == last + 1);
+    store.close().unwrap();
+    assert!(verify(dir.path()).1);
+}
+
+#[test]
+fn a_segment_of_another_store_gives_no_event_and_names_the_gap() {
+    let (dir, other) = (filled(400), filled(400));
+    let whole = messages(dir.path());
+    std::fs::copy(&segments(other.path())[1], &segments(dir.path())[1]).unwrap();
+    let reader = Reader::<SyncEvent>::open(dir.path()).unwrap();
+    let (mut events, mut lost) = (0, 0);
+    for item in reader.items(1).unwrap() {
+        match item.unwrap() {
+            Item::Event(stored) => {
+                let own = Reader::<SyncEvent>::open(other.path()).unwrap();
+                let Some(Ok(Item::Event(theirs))) = own.items(stored.seq).unwrap().next() else { panic!() };
+                assert_ne!(stored.appended_at, theirs.appended_at, "P4: event {}", stored.seq);
+                events += 1;
+            }
+            Item::Damage(finding) => lost += finding.events(),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(events + lost, whole.len() as u64);
+    let report = SyncStore::repair(dir.path(), small(), false, false).unwrap();
+    let named: u64 = report
+        .lost
+        .iter()
+        .filter(|f| f.kind == FindingKind::MissingEvents)
+        .map(synclog::Finding::events)
+        .sum();
+    assert_eq!(named, lost, "repair names the same events: {:?}", report.lost);
+}
+
+#[test]
+fn an_edited_applied_seq_is_no_witness() {
+    for value in ["3500", "9223372036854775807", "0", "5"] {
+        let dir = filled(40);
+        sql(dir.path(), &format!("UPDATE synclog_meta SET value = {value} WHERE name = 'applied_seq'"));
+        assert!(!verify(dir.path()).1, "{value}");
+        let store = open(dir.path());
+        assert_eq!(store.append(full_event(41)).unwrap().seq, 41, "{value}");
+        store.close().unwrap();
+        let (findings, sound) = verify(dir.path());
+        assert!(sound, "{value}: {findings:?}");
+        assert_rows_equal_log(dir.path());
+    }
+}

@@ -15,7 +15,7 @@ pub(crate) struct AppendArgs {
     ///
     /// Fields: `company_guid`, `company_alterid`, `company_name`, `log_level`, `log_message`,
     /// `log_details`, `sync_status`, `records_synced`, `error_code`, `error_message`,
-    /// `duration_seconds`, `created_at` (or timestamp), run, key. Each line is answered, in order:
+    /// `duration_seconds`, `created_at` (or timestamp), run, key. Each line that is not blank is answered, in order:
     /// with its seq once it is on disk, or with the reason why it was rejected.
     #[arg(long, conflicts_with = "event")]
     stdin: bool,

@@ -64,9 +64,21 @@ pub(crate) struct ListArgs {
 /// Runs `list`.
 pub(crate) fn run(global: &Global, args: &ListArgs, out: &mut Out) -> Result<Exit, Stop> {
     let reader = SyncReader::open(global.dir()?)?;
-    let exit = warn_of_damage(&reader);
-    let done = list(global, args, &reader, out);
-    match done {
+    answer(global, &reader, || list(global, args, &reader, out))
+}
+
+/// Tells what is wrong with log and rows, then shows what there is all the same.
+pub(crate) fn answer(
+    global: &Global,
+    reader: &SyncReader,
+    show: impl FnOnce() -> Result<(), Stop>,
+) -> Result<Exit, Stop> {
+    let mut exit = warn_of_damage(reader);
+    let shown = note_rows(global, reader).and_then(|found| {
+        exit = exit.or(found);
+        show()
+    });
+    match shown {
         Err(Stop::Failed(mut failure)) => {
             failure.exit = failure.exit.or(exit);
             Err(Stop::Failed(failure))
@@ -77,7 +89,7 @@ pub(crate) fn run(global: &Global, args: &ListArgs, out: &mut Out) -> Result<Exi
 }
 
 /// Tells what is wrong with the log. The rows may be whole all the same.
-pub(crate) fn warn_of_damage(reader: &SyncReader) -> Exit {
+fn warn_of_damage(reader: &SyncReader) -> Exit {
     let mut exit = Exit::Ok;
     for finding in reader.reader().findings() {
         if finding.kind.severity() == Severity::LogDamaged {
@@ -91,8 +103,8 @@ pub(crate) fn warn_of_damage(reader: &SyncReader) -> Exit {
     exit
 }
 
-/// Tells where rows are still to come.
-pub(crate) fn note_lag(global: &Global, reader: &SyncReader) -> Result<(), Stop> {
+/// Tells where rows are gone, and where they are still to come.
+fn note_rows(global: &Global, reader: &SyncReader) -> Result<Exit, Stop> {
     let lag = reader.lag()?;
     if lag > 0 {
         let next = if reader.reader().has_live_writer() {
@@ -102,12 +114,18 @@ pub(crate) fn note_lag(global: &Global, reader: &SyncReader) -> Result<(), Stop>
         };
         global.note(&format!("note: the newest {lag} event(s) have no rows yet; {next}"));
     }
-    Ok(())
+    let missing = reader.missing_rows()?;
+    if missing == 0 {
+        return Ok(Exit::Ok);
+    }
+    out::tell(&format!(
+        "warning: {missing} row(s) are gone from the view; `synclog replay` brings them back"
+    ));
+    Ok(Exit::Differs)
 }
 
 fn list(global: &Global, args: &ListArgs, reader: &SyncReader, out: &mut Out) -> Result<(), Stop> {
     let mut filter = args.filter(global)?;
-    note_lag(global, reader)?;
     if args.count {
         let count = reader.count(&filter)?;
         return match global.output() {

@@ -8,7 +8,7 @@ use synclog::{RunFilter, RunState, RunSummary, SyncReader};
 
 use super::args::{CompanyArgs, Global, Output, word};
 use super::exit::{Exit, Stop};
-use super::list::{note_lag, warn_of_damage};
+use super::list::answer;
 use super::out::Out;
 use super::text::{cell, escape};
 use super::time;
@@ -29,15 +29,7 @@ pub(crate) struct RunsArgs {
 /// Runs `runs`.
 pub(crate) fn run(global: &Global, args: &RunsArgs, out: &mut Out) -> Result<Exit, Stop> {
     let reader = SyncReader::open(global.dir()?)?;
-    let exit = warn_of_damage(&reader);
-    match list(global, args, &reader, out) {
-        Err(Stop::Failed(mut failure)) => {
-            failure.exit = failure.exit.or(exit);
-            Err(Stop::Failed(failure))
-        }
-        Err(stop) => Err(stop),
-        Ok(()) => Ok(exit),
-    }
+    answer(global, &reader, || list(global, args, &reader, out))
 }
 
 fn list(global: &Global, args: &RunsArgs, reader: &SyncReader, out: &mut Out) -> Result<(), Stop> {
@@ -48,7 +40,6 @@ fn list(global: &Global, args: &RunsArgs, reader: &SyncReader, out: &mut Out) ->
         company.company_guid.as_ref().is_none_or(|guid| *guid == run.company.guid)
             && company.company_alterid.as_ref().is_none_or(|alterid| *alterid == run.company.alterid)
     });
-    note_lag(global, reader)?;
     match global.output() {
         Output::Ndjson => runs.iter().try_for_each(|run| out.json(run)),
         Output::Json => {

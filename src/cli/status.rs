@@ -1,6 +1,6 @@
 //! `status`: where the store is, how it is, and what to run next.
 
-use synclog::{OpenReport, Reader, Severity, SyncEvent};
+use synclog::{OpenReport, Reader, Severity, SyncEvent, SyncReader};
 
 use super::args::{Global, Output};
 use super::exit::{Exit, Stop};
@@ -15,11 +15,14 @@ struct Verdict {
 
 /// Runs `status`.
 pub(crate) fn run(global: &Global, out: &mut Out) -> Result<Exit, Stop> {
-    let reader = Reader::<SyncEvent>::open(global.dir()?)?;
+    let log = SyncReader::open(global.dir()?)?;
+    let reader = log.reader();
+    // A database that cannot be counted is told below.
+    let missing = log.missing_rows().unwrap_or(0);
     let database = reader.database_identity();
     let applied = database.as_ref().ok().map(|(_, applied)| *applied);
     let lag = applied.map(|applied| reader.last_seq().saturating_sub(applied));
-    let verdict = judge(&reader, &database, lag);
+    let verdict = judge(reader, &database, lag, missing);
     let output = global.output();
     let findings: Vec<_> = reader
         .findings()
@@ -38,6 +41,7 @@ pub(crate) fn run(global: &Global, out: &mut Out) -> Result<Exit, Stop> {
         .with("last_seq", reader.last_seq())
         .with("applied_seq", applied)
         .with("lag", lag)
+        .with("missing_rows", missing)
         .with("log_bytes", reader.log_bytes())
         .with("database_bytes", reader.database_bytes())
         .with("live_writer", reader.has_live_writer())
@@ -68,6 +72,7 @@ fn judge(
     reader: &Reader<SyncEvent>,
     database: &synclog::Result<(synclog::StoreId, u64)>,
     lag: Option<u64>,
+    missing: u64,
 ) -> Verdict {
     let damaged = reader.findings().iter().any(|found| found.kind.severity() == Severity::LogDamaged);
     let differs = Verdict { state: "projection differs", next: Some("synclog replay"), exit: Exit::Differs };
@@ -83,7 +88,7 @@ fn judge(
             Verdict { state: "database unreadable", next: None, exit: Exit::Ok }
         }
         Err(_) => differs,
-        Ok((id, _)) if *id != reader.id() => differs,
+        Ok((id, _)) if *id != reader.id() || missing > 0 => differs,
         Ok(_) if lag == Some(0) => Verdict { state: "ok", next: None, exit: Exit::Ok },
         Ok(_) if reader.has_live_writer() => Verdict { state: "lagging", next: None, exit: Exit::Ok },
         Ok(_) => Verdict { state: "lagging", ..differs },

@@ -88,6 +88,12 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Records>
 pub(crate) fn parse(bytes: &[u8]) -> Result<(SyncEvent, Option<String>), String> {
     let text = std::str::from_utf8(bytes)
         .map_err(|error| format!("the line is not UTF-8 from byte {} on", error.valid_up_to() + 1))?;
+    // Some programs start their output with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if !text.trim_start().starts_with('{') {
+        // The parser would take an array as well, by the order of the fields.
+        return Err("the line is not a JSON object".into());
+    }
     let given: Given = serde_json::from_str(text).map_err(|error| {
         // The parser counts lines too, but it sees only one. It may quote a piece of any length.
         let problem = error.to_string().replace(" at line 1 column ", " at column ");

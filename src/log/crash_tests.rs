@@ -44,7 +44,7 @@ fn open_log(
     if !log.list()?.any {
         return create(&log, LIMITS, 1);
     }
-    open(&log, OpenLog { limits: LIMITS, witness, donor, busy: None })
+    open(&log, OpenLog { limits: LIMITS, witness, donor, busy: None, trust_log: false })
 }
 
 /// Every event in the log: seq, header, payload; panics on damage unless `lenient`.
@@ -148,6 +148,7 @@ fn run_script(disk: &SimDisk, rng: &mut Rng, ledger: &mut Ledger, groups: u64) -
         }
         if rng.chance(30) {
             writer.mark()?;
+            writer.note_tail();
         }
     }
     Ok(())

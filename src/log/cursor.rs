@@ -192,7 +192,9 @@ impl Cursor {
     /// The next segment that can be read.
     fn later(&mut self) -> Result<Option<SegmentHeader>> {
         if self.later.is_none() {
-            self.later = self.log.header_of(self.segment + 1)?;
+            // A segment of another store is none of this log, whatever its name (P4).
+            let own = self.reader.as_ref().map(|reader| reader.header.store);
+            self.later = self.log.header_of(self.segment + 1)?.filter(|later| Some(later.store) == own);
         }
         if self.later.is_none() {
             let listing = self.log.list()?;

@@ -54,6 +54,11 @@ impl LogDir {
         self.store_dir.join("quarantine")
     }
 
+    /// The path of the file that tells the newest event.
+    pub(crate) fn tail_path(&self) -> PathBuf {
+        self.store_dir.join("tail")
+    }
+
     /// The path of a segment.
     pub(crate) fn segment_path(&self, number: u64) -> PathBuf {
         self.log_dir().join(file_name(number))

@@ -167,8 +167,11 @@
 //! # What cannot be known
 //!
 //! Without a write *after* the sync, "a crash before the last group was complete" and "the last group
-//! was complete, and the disk zeroed a sector of it later" are the same bytes. A mark, and the applied
-//! seq in SQLite, tell the two apart once they are there. Whoever puts back an older copy of the
+//! was complete, and the disk zeroed a sector of it later" are the same bytes. A mark tells the two apart,
+//! unless it lies in that sector as well. So there are two witnesses outside the segments: the applied
+//! seq in SQLite, and the file `tail` in the store's directory ([`tail`]), one line with the store id,
+//! the seq of the newest event when the log last fell idle or was closed, the header checksum of its
+//! frame, and a CRC-32 of these. Whoever puts back an older copy of the
 //! whole store, or rewrites log and database together, is not caught by anything inside the store.
 
 #[cfg(test)]
@@ -186,5 +189,6 @@ pub(crate) mod quarantine;
 pub(crate) mod recovery;
 pub(crate) mod segment;
 pub(crate) mod survey;
+pub(crate) mod tail;
 pub(crate) mod view;
 pub(crate) mod writer;

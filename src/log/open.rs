@@ -15,6 +15,7 @@ use super::quarantine;
 use super::recovery::{Verdict, decide};
 use super::segment::{self, FIRST_FRAME, HEADER_BLOCK, SegmentHeader, SegmentReader};
 use super::survey::{Sighting, Survey, Witness, survey};
+use super::tail;
 use super::writer::{Limits, LogWriter};
 
 /// What recovery found and did.
@@ -39,6 +40,37 @@ pub(crate) struct OpenLog<'a> {
     /// There may be a witness, but another process holds it. Then nothing is ever cut off: the bytes
     /// could be what the witness proves.
     pub(crate) busy: Option<String>,
+    /// The log is taken for whole, whatever witnesses say.
+    pub(crate) trust_log: bool,
+}
+
+impl OpenLog<'_> {
+    /// Settles on one witness: the caller's or the log's own, whichever has seen more.
+    fn choose_witness(&mut self, log: &LogDir, store: StoreId, dry_run: bool) -> Result<()> {
+        if !self.trust_log {
+            self.witness = newest(self.witness, tail::read(log, store)?);
+            return Ok(());
+        }
+        self.witness = None;
+        if dry_run {
+            return Ok(());
+        }
+        match log.disk.remove(&log.tail_path()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("remove", &log.tail_path(), error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Of two witnesses the one that has seen more.
+pub(crate) fn newest(one: Option<Witness>, other: Option<Witness>) -> Option<Witness> {
+    match (one, other) {
+        (Some(one), Some(other)) if other.seq > one.seq => Some(other),
+        (Some(one), _) => Some(one),
+        (None, other) => other,
+    }
 }
 
 /// Makes the first segment of a new log. Every directory on the way is made durable (P1).
@@ -83,6 +115,7 @@ pub(crate) fn open(log: &LogDir, mut with: OpenLog<'_>) -> Result<(LogWriter, Re
     let Some(active) = listing.segments.last().copied() else {
         return Err(Error::NoStore { dir: log.store_dir.clone() });
     };
+    with.choose_witness(log, active.store, false)?;
     let mut done = Recovered { findings: listing.notes, ..Recovered::default() };
     sync_dirs(log, false)?;
     for path in &listing.unfinished {
@@ -94,13 +127,13 @@ pub(crate) fn open(log: &LogDir, mut with: OpenLog<'_>) -> Result<(LogWriter, Re
 
     let file = log.open_file(active.number, true)?;
     let mut mend = Mender { log, done: &mut done, dry_run: false };
-    let surveyed = mend.segment(&active, &file, None, &mut with)?;
+    let surveyed = mend.segment(&active, &file, None, true, &mut with)?;
     // Only where the last segment holds no frame yet is its predecessor not sealed.
     if !surveyed.has_frames
         && let Some(before) = listing.segments.iter().rev().nth(1)
     {
         let file = log.open_file(before.number, true)?;
-        mend.segment(before, &file, Some(&active), &mut with)?;
+        mend.segment(before, &file, Some(&active), false, &mut with)?;
     }
     write_again(log, &active, &file, &surveyed, &mut done)?;
     done.sighting = Some(surveyed.sighting);
@@ -116,6 +149,10 @@ pub(crate) fn repair(
     let listing = log.list()?;
     let mut done = Recovered { findings: listing.notes, ..Recovered::default() };
     let mut lost = listing.refusals;
+    if let Some(last) = listing.segments.last() {
+        with.choose_witness(log, last.store, dry_run)?;
+    }
+    let broken = !lost.is_empty();
     if !dry_run {
         for (number, at) in &listing.damaged_copies {
             heal_header_copy(log, *number, *at, &mut done)?;
@@ -125,8 +162,9 @@ pub(crate) fn repair(
         let later = listing.segments.get(index + 1).filter(|later| later.number == header.number + 1);
         let file = log.open_file(header.number, !dry_run)?;
         let mut mend = Mender { log, done: &mut done, dry_run };
-        match mend.segment(header, &file, later, with) {
-            Ok(surveyed) if later.is_none() && !dry_run => {
+        let last = index + 1 == listing.segments.len();
+        match mend.segment(header, &file, later, last, with) {
+            Ok(surveyed) if last && !dry_run => {
                 write_again(log, header, &file, &surveyed, &mut done)?;
             }
             Ok(_) => {}
@@ -134,7 +172,28 @@ pub(crate) fn repair(
             Err(error) => return Err(error),
         }
     }
+    if broken {
+        name_gaps(log, &listing.segments, &mut lost)?;
+    }
     Ok((done, lost))
+}
+
+/// Adds which events went with the segments that cannot be used, as far as their neighbours tell.
+fn name_gaps(log: &LogDir, segments: &[SegmentHeader], lost: &mut Vec<Finding>) -> Result<()> {
+    let Some(last) = segments.last() else { return Ok(()) };
+    let horizon = Horizon { segment: last.number, offset: FIRST_FRAME, seq: last.first_seq };
+    let (mut cursor, missing) = Cursor::new(log.clone(), 1, horizon, false)?;
+    let mut named = missing;
+    while let Some(entry) = cursor.next()? {
+        if let super::cursor::Entry::Damage(finding) = entry {
+            named.push(finding);
+        }
+    }
+    named.retain(|finding| {
+        !lost.iter().any(|known| known.seq == finding.seq && known.last_seq == finding.last_seq)
+    });
+    lost.extend(named);
+    Ok(())
 }
 
 fn heal_header_copy(log: &LogDir, number: u64, at: u64, done: &mut Recovered) -> Result<()> {
@@ -186,11 +245,12 @@ impl Mender<'_> {
         header: &SegmentHeader,
         file: &Arc<dyn DiskFile>,
         later: Option<&SegmentHeader>,
+        last: bool,
         with: &mut OpenLog<'_>,
     ) -> Result<Survey> {
         // A witness speaks of the newest event it has seen; in a sealed segment it proves nothing
         // that the next segment's header does not prove better.
-        let witness = if later.is_none() { with.witness } else { None };
+        let witness = with.witness.filter(|_| last);
         let (mut healed_to, mut cleared) = (0, false);
         loop {
             let path = self.log.segment_path(header.number);
@@ -414,8 +474,9 @@ pub(crate) fn beyond_finding(
     let end = known_end(header.number, surveyed);
     (witness.seq >= end.seq).then(|| {
         let what = format!(
-            "SQLite has applied events up to {}, the log ends before {}; put back a copy of the log, let \
-             `synclog repair` bring back what rows can prove, or give the events up with `synclog repair --trust-log`",
+            "events up to {} were durable (SQLite or the file `tail` has seen them), the log ends before {}; put \
+             back a copy of the log, let `synclog repair` bring back what rows can prove, or give the events up \
+             with `synclog repair --trust-log`",
             witness.seq, end.seq
         );
         Finding::new(FindingKind::AppliedBeyondLog, what)

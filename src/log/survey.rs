@@ -176,6 +176,8 @@ pub(crate) struct Survey {
     /// The last valid header behind X.
     pub(crate) beyond: Option<(u64, Header)>,
     pub(crate) sighting: Sighting,
+    /// The last event among the valid frames.
+    pub(crate) last_event: Option<Witness>,
     pub(crate) evidence: Evidence,
 }
 
@@ -190,7 +192,7 @@ pub(crate) fn survey(
     let (mut end, mut open_batch) = (start, None);
     let (mut proved_end, mut proved_seq) = (FIRST_FRAME, start.seq);
     let mut ends_in_mark = false;
-    let mut sighting = Sighting::Elsewhere;
+    let (mut sighting, mut last_event) = (Sighting::Elsewhere, None);
     let fault = loop {
         let frame = match frame_at(reader, &end)? {
             Ok(frame) if !frame.erased => frame,
@@ -205,6 +207,9 @@ pub(crate) fn survey(
         open_batch = header.more().then(|| open_batch.unwrap_or(end));
         end = Chain::after(frame.offset, &header);
         ends_in_mark = header.kind == FrameKind::Mark;
+        if header.kind == FrameKind::Event {
+            last_event = Some(Witness { seq: header.seq, sum: header.sum });
+        }
         if let Some(witness) = witness
             && header.kind == FrameKind::Event
             && header.seq == witness.seq
@@ -250,6 +255,7 @@ pub(crate) fn survey(
         stray_end: rest.stray_end,
         beyond: rest.last,
         sighting,
+        last_event,
         evidence,
     })
 }

@@ -6,10 +6,11 @@ use crate::store_id::StoreId;
 
 use super::cursor::{Cursor, Horizon};
 use super::directory::LogDir;
-use super::open::{beyond_finding, known_end, name_damage};
+use super::open::{beyond_finding, known_end, name_damage, newest};
 use super::recovery::{Verdict, decide};
 use super::segment::{FIRST_FRAME, SegmentHeader};
 use super::survey::{Sighting, Witness, survey};
+use super::tail;
 
 /// A log as a reader sees it at one moment.
 pub(crate) struct LogView {
@@ -41,6 +42,7 @@ impl LogView {
         let Some(active) = listing.segments.last().copied() else {
             return Ok(None);
         };
+        let witness = newest(witness, tail::read(&log, active.store)?);
         let mut view = Self {
             store: active.store,
             segments: listing.segments,

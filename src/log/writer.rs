@@ -8,7 +8,8 @@ use crate::error::{Error, Outcome, Result};
 use super::directory::LogDir;
 use super::frame::{self, Draft, FrameKind, MARK_LEN, frame_len};
 use super::segment::{self, FIRST_FRAME, MAX_SEGMENT, SegmentHeader};
-use super::survey::{Survey, zero_piece_in};
+use super::survey::{Survey, Witness, zero_piece_in};
+use super::tail::TailFile;
 
 /// The most bytes of frames that one atomic batch may take.
 pub(crate) const MAX_BATCH: u64 = 32 * 1024 * 1024;
@@ -75,6 +76,9 @@ pub(crate) struct LogWriter {
     /// Up to here a sync of this handle has succeeded.
     proved: u64,
     ends_in_mark: bool,
+    /// The last event in the present segment.
+    last_event: Option<Witness>,
+    tail: TailFile,
     failed: bool,
     buffer: Vec<u8>,
 }
@@ -103,6 +107,8 @@ impl LogWriter {
             previous: surveyed.end.previous,
             proved: surveyed.end.offset,
             ends_in_mark: surveyed.ends_in_mark || !surveyed.has_frames,
+            last_event: surveyed.last_event,
+            tail: TailFile::default(),
             failed: false,
             buffer: Vec::new(),
         }
@@ -164,6 +170,7 @@ impl LogWriter {
         assert!(self.proved <= self.end, "P1: one group in flight");
         let first_seq = self.next_seq;
         let start = self.end;
+        let mut last_event = None;
         self.buffer.clear();
         for batch in batches {
             for (index, event) in batch.iter().enumerate() {
@@ -182,6 +189,7 @@ impl LogWriter {
                 };
                 let offset = start + self.buffer.len() as u64;
                 self.previous = frame::encode(&self.seed, offset, &draft, &mut self.buffer);
+                last_event = Some(Witness { seq: self.next_seq, sum: self.previous });
                 self.next_seq += 1;
             }
         }
@@ -198,6 +206,7 @@ impl LogWriter {
             self.sync()?;
             self.proved = self.end;
         }
+        self.last_event = last_event;
         if self.buffer.capacity() > 4 * 1024 * 1024 {
             self.buffer = Vec::new();
         }
@@ -217,6 +226,13 @@ impl LogWriter {
         self.write(self.end)?;
         self.ends_in_mark = true;
         Ok(())
+    }
+
+    /// Notes the newest event, which must be durable, in the file `tail`.
+    pub(crate) fn note_tail(&mut self) {
+        if let Some(newest) = self.last_event.filter(|_| !self.failed) {
+            self.tail.write(&self.log, self.header.store, newest);
+        }
     }
 
     /// Whether the log ends in a group that no mark proves.

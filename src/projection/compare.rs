@@ -142,6 +142,18 @@ pub(crate) fn is_absent(db: &Connection, seq: u64) -> Outcome<bool> {
     Ok(absent_between(db, seq, seq)? > 0)
 }
 
+/// How many of the seqs from `first` to `last` lack a row, by counting.
+pub(crate) fn lacking_between(db: &Connection, schema: &Schema, first: u64, last: u64) -> Outcome<u64> {
+    if first > last {
+        return Ok(0);
+    }
+    let sql = format!("SELECT count(*) FROM {} WHERE id BETWEEN ?1 AND ?2", schema.table);
+    let rows: i64 =
+        db.prepare_cached(&sql)?.query_row(params![first as i64, last as i64], |row| row.get(0))?;
+    let lawful = absent_between(db, first, last)?;
+    Ok((last - first + 1).saturating_sub(rows.max(0) as u64).saturating_sub(lawful))
+}
+
 /// Stretches of seqs from `first` to `last` that lack rows, found by counting and halving. At most
 /// `limit` stretches; a stretch may hold some rows that are there.
 pub(crate) fn missing_between(

@@ -238,9 +238,11 @@ impl Projection {
         }
         let mut write = if exists {
             // Reading first: a file that is no database must not be turned into one.
-            let probe = open_for_reading(path, wait)?;
-            check(&probe, &schema, Some(store))?;
-            open_for_writing(path, wait)?
+            match open_for_reading(path, wait).and_then(|probe| check(&probe, &schema, Some(store))) {
+                // SQLite may want to write before it can read, to clear a stray journal for example.
+                Ok(_) | Err(Trouble::Failed(_)) => open_for_writing(path, wait)?,
+                Err(trouble) => return Err(trouble),
+            }
         } else {
             let _ = disk::remove_if_there(&beside(path, "-wal"));
             let _ = disk::remove_if_there(&beside(path, "-shm"));
@@ -320,6 +322,24 @@ impl Projection {
         write_applied(&self.write, applied)?;
         self.applied = applied;
         Ok(())
+    }
+}
+
+/// Whether the applied seq has its row, with the same checksum, or lawfully has none. Both are written
+/// in one transaction; an applied seq without its row was edited and is no witness.
+pub(crate) fn vouches_for(db: &Connection, schema: &Schema, applied: Applied) -> Outcome<bool> {
+    if applied.seq == 0 {
+        return Ok(false);
+    }
+    let sql = format!("SELECT frame FROM {} WHERE id = ?1", schema.table);
+    let frame = db
+        .prepare_cached(&sql)?
+        .query_row([applied.seq as i64], |row| Ok(Value::from_ref(row.get_ref(0)?)))
+        .optional()?;
+    match frame {
+        Some(Value::Blob(frame)) => Ok(frame.get(40..44) == Some(&applied.sum.to_le_bytes()[..])),
+        Some(_) => Ok(false),
+        None => compare::is_absent(db, applied.seq),
     }
 }
 

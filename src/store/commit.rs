@@ -318,11 +318,14 @@ impl<E: Event> Committer<E> {
         while let Some(entries) = self.next_entries() {
             if entries.is_empty() {
                 self.writer.mark()?;
+                self.writer.note_tail();
             } else {
                 self.commit(entries)?;
             }
         }
-        self.writer.mark()
+        self.writer.mark()?;
+        self.writer.note_tail();
+        Ok(())
     }
 
     /// Entries for the next group; empty when the log has fallen idle; `None` at the close.

@@ -41,9 +41,8 @@ impl<E: Event> Store<E> {
         let options = options.create(false);
         let mut opened = open::open::<E>(Arc::new(RealDisk), dir.as_ref(), &options, false)?;
         let position = opened.writer.position();
-        if let Some(pending) = opened.pending {
-            let path = opened.projector.database.clone();
-            return Err(Error::Projection { path, reason: pending, busy: true });
+        if let Some(error) = opened.pending {
+            return Err(error);
         }
         // What opening has just built or mended is not counted a second time.
         let before = opened.projector.report.clone();
@@ -59,6 +58,7 @@ impl<E: Event> Store<E> {
             report.already_present = report.already_present.saturating_sub(mended);
         }
         opened.writer.mark()?;
+        opened.writer.note_tail();
         opened.report.findings.append(&mut opened.projector.findings);
         Ok((opened.projector.report, opened.report))
     }
@@ -87,7 +87,8 @@ impl<E: Event> Store<E> {
         let mut none = crate::log::heal::NoDonor;
         let mut with = OpenLog {
             limits: Limits::default(),
-            witness: peeked.witness.filter(|_| !trust_log),
+            witness: peeked.witness,
+            trust_log,
             donor: match &mut rows {
                 Some(rows) => rows,
                 None => &mut none,
@@ -99,8 +100,8 @@ impl<E: Event> Store<E> {
         if trust_log && !dry_run && lost.is_empty() {
             // The rows beyond the log's end are set aside, and the applied seq is the log's again.
             let opened = open::open::<E>(Arc::new(RealDisk), &dir, &options.create(false), true)?;
-            if let Some(reason) = opened.pending {
-                return Err(Error::Projection { path: opened.projector.database, reason, busy: true });
+            if let Some(error) = opened.pending {
+                return Err(error);
             }
         }
         Ok(RepairReport {

@@ -146,7 +146,12 @@ impl<E: Event> Store<E> {
         let opened = open::open::<E>(disk, dir, &options, trust_log)?;
         let position = opened.writer.position();
         let applied = opened.projector.open.as_ref().map_or(0, |(projection, _)| projection.applied().seq);
-        let shared = Arc::new(Shared::new(position, applied, opened.pending, options.projection_wait));
+        let shared = Arc::new(Shared::new(
+            position,
+            applied,
+            opened.pending.map(|error| error.to_string()),
+            options.projection_wait,
+        ));
         let keys = keys::KeyIndex::new(
             opened.projector.database.clone(),
             opened.projector.schema.clone(),

@@ -30,7 +30,7 @@ pub(super) struct Opened {
     pub(super) writer: LogWriter,
     pub(super) projector: Projector,
     pub(super) report: OpenReport,
-    pub(super) pending: Option<String>,
+    pub(super) pending: Option<Error>,
 }
 
 /// What a directory holds.
@@ -64,7 +64,7 @@ pub(crate) fn contents(log: &LogDir) -> Result<Contents> {
     if names.iter().all(|name| name == "lock" || (name == "log" && unfinished)) {
         return Ok(Contents::Empty);
     }
-    if names.iter().any(|name| name == "synclog.db") {
+    if names.iter().any(|name| name == "synclog.db" || name == "tail") {
         return Ok(Contents::LogMissing);
     }
     Ok(Contents::Other)
@@ -75,7 +75,7 @@ pub(crate) fn no_store(log: &LogDir, found: &Contents, create: bool) -> Error {
     let dir = log.store_dir.clone();
     match found {
         Contents::LogMissing => {
-            let what = "there is a database of a store, but no log; put the directory `log` back from a copy";
+            let what = "the rest of a store is here, but no log; put the directory `log` back from a copy";
             let finding = Finding::new(FindingKind::MissingSegment, what).file(log.log_dir());
             Error::Damaged { dir, findings: vec![finding] }
         }
@@ -126,12 +126,15 @@ pub(super) fn peek(dir: &Path, schema: &Schema, store: Option<StoreId>, wait: Du
     if !database_exists(dir) {
         return nothing;
     }
-    let opened = projection::open_for_reading(&projection::database_path(dir), wait)
-        .and_then(|db| projection::check(&db, schema, store).map(|(_, applied)| (db, applied)));
+    let opened = projection::open_for_reading(&projection::database_path(dir), wait).and_then(|db| {
+        let (_, applied) = projection::check(&db, schema, store)?;
+        let vouched = projection::vouches_for(&db, schema, applied)?;
+        Ok((db, applied, vouched))
+    });
     match opened {
-        Ok((db, applied)) => Peeked {
+        Ok((db, applied, vouched)) => Peeked {
             db: Some(db),
-            witness: (applied.seq > 0).then_some(Witness { seq: applied.seq, sum: applied.sum }),
+            witness: vouched.then_some(Witness { seq: applied.seq, sum: applied.sum }),
             busy: None,
         },
         Err(Trouble::Busy(reason)) => Peeked { busy: Some(reason), ..nothing },
@@ -170,10 +173,10 @@ pub(super) fn open<E: Event>(
     let mut projector = Projector::new(log, writer.store(), schema);
     let pending = match projector.bring_up::<E>(writer.position(), options.projection_wait, |_, _| {}) {
         Ok(()) => None,
-        Err(Stop::View(trouble)) => Some(trouble.into_error(&projector.database).to_string()),
+        Err(Stop::View(trouble)) => Some(trouble.into_error(&projector.database)),
         Err(Stop::Log(error)) => return Err(error),
     };
-    let report = report(&recovered, &writer, &mut projector, pending.clone());
+    let report = report(&recovered, &writer, &mut projector, pending.as_ref().map(ToString::to_string));
     report.save(&dir);
     Ok(Opened { lock, writer, projector, report, pending })
 }
@@ -191,8 +194,8 @@ fn open_log<E: Event>(
         Some(rows) => rows,
         None => &mut NoDonor,
     };
-    let witness = peeked.witness.filter(|_| !trust_log);
-    let with = OpenLog { limits: options.limits, witness, donor, busy: peeked.busy };
+    let with =
+        OpenLog { limits: options.limits, witness: peeked.witness, donor, busy: peeked.busy, trust_log };
     log_open::open(log, with)
 }
 

@@ -273,6 +273,9 @@ impl Projector {
     ) -> Result<(), Stop> {
         if rebuild {
             self.open = None;
+            // What opening mended in the old database is gone with it.
+            self.report = ReplayReport::default();
+            self.findings.retain(|finding| finding.kind != FindingKind::RowUnhealable);
             let view = self.view(durable)?;
             let old = projection::open_for_reading(&self.database, wait).ok();
             replay::rebuild::<E>(&self.database, &self.schema, &view, old, wait, &mut self.report)?;
@@ -298,7 +301,15 @@ impl Projector {
         // Every row is looked at again, those that opening could not heal included.
         self.report.unhealable = 0;
         self.findings.retain(|finding| finding.kind != FindingKind::RowUnhealable);
-        replay::heal_all::<E>(projection, &view, &mut self.report, &mut self.findings)
+        let before = self.report.restored + self.report.replaced;
+        replay::heal_all::<E>(projection, &view, &mut self.report, &mut self.findings)?;
+        if self.report.restored + self.report.replaced > before {
+            // Writing one row may have changed another, where somebody made a trigger.
+            let mut again = ReplayReport::default();
+            replay::heal_all::<E>(projection, &view, &mut again, &mut self.findings)?;
+            self.report.unhealable = self.report.unhealable.max(again.restored + again.replaced);
+        }
+        Ok(())
     }
 }
 

@@ -129,6 +129,11 @@ impl<E: Event> Reader<E> {
             return Ok(());
         }
         let last = self.last_seq();
+        let beyond = |finding: &Finding| finding.kind == FindingKind::AppliedBeyondLog;
+        if applied.seq > last && !self.findings().iter().any(beyond) {
+            let what = format!("the applied seq is {}, and no row of it stands behind it", applied.seq);
+            check.tell(Finding::new(FindingKind::AppliedDiffers, what).file(self.database()));
+        }
         if applied.seq < last && self.has_live_writer() {
             check.summary.lag = last - applied.seq;
             let what = "their rows are still to come; the writer that holds the store adds them";
@@ -192,7 +197,7 @@ fn walk<E: Event>(
     }
     erasures.unexplained().into_iter().for_each(|finding| check.tell(finding));
     let Some(db) = db else { return Ok(()) };
-    floor = floor.max(applied.seq as i64 + 1);
+    floor = floor.max((applied.seq as i64).saturating_add(1));
     compare::each_id(db, schema, floor, i64::MAX, |ids| {
         ids.into_iter().for_each(|id| tell_unknown(check, id));
     })?;

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::projection::row::FoundRow;
 use crate::projection::schema::Schema;
-use crate::projection::{Applied, Connection, query};
+use crate::projection::{Applied, Connection, compare, query};
 use crate::store::{Options, Reader, Receipt, Store};
 use crate::time::Timestamp;
 
@@ -330,6 +330,15 @@ impl SyncReader {
         runs.extend(joiner.finish().filter(|run| filter.matches(run)));
         runs.sort_by_key(|run| (run.started_at.unwrap_or(run.last_at), run.first_seq));
         Ok(runs)
+    }
+
+    /// How many rows are gone that were there once, by counting: somebody deleted them, and replay
+    /// brings them back. Queries compare no more than that; [`Reader::verify`] compares every column.
+    pub fn missing_rows(&self) -> Result<u64> {
+        let (db, applied) = self.connect()?;
+        let last = applied.seq.min(self.reader.last_seq());
+        compare::lacking_between(&db, &self.schema, self.reader.first_seq(), last)
+            .map_err(|trouble| trouble.into_error(&self.reader.database()))
     }
 
     /// How many events of the snapshot have no row yet.
