@@ -321,3 +321,21 @@ fn queries_count_the_rows_that_are_gone() {
     sql(dir.path(), "DELETE FROM sync_logs WHERE id % 7 = 0");
     assert_eq!(missing(), 2);
 }
+
+/// A reader elsewhere keeps the old write-ahead log alive; the new database must not pick it up.
+#[test]
+fn a_rebuild_beside_a_reader_leaves_no_old_rows_behind() {
+    let dir = filled(30);
+    let writer = rusqlite::Connection::open(database(dir.path())).unwrap();
+    writer.execute_batch("PRAGMA wal_autocheckpoint=0; UPDATE sync_logs SET log_message = 'edited'").unwrap();
+    let reader = rusqlite::Connection::open(database(dir.path())).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM sync_logs").unwrap();
+    let edited = "SELECT count(*) FROM sync_logs WHERE log_message = 'edited'";
+    assert_eq!(reader.query_row(edited, [], |row| row.get::<_, i64>(0)).unwrap(), 30);
+    let (report, _) = Store::<SyncEvent>::replay(dir.path(), common::small(), true).unwrap();
+    assert!(report.rebuilt);
+    let fresh = rusqlite::Connection::open(database(dir.path())).unwrap();
+    assert_eq!(fresh.query_row(edited, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
+    assert!(verify(dir.path()).1);
+    assert_rows_equal_log(dir.path());
+}

@@ -456,3 +456,73 @@ fn an_acknowledgement_follows_a_sync() {
     }
     assert!(disk.operations() > 0);
 }
+
+fn one(payload: &[u8]) -> Vec<Vec<NewEvent>> {
+    vec![vec![NewEvent { event_kind: 1, version: 1, keyed: false, payload: payload.to_vec() }]]
+}
+
+/// A payload may hold the bytes of a frame that would be valid just there. When the frame around it is
+/// damaged, what is inside must not be taken for an event.
+#[test]
+fn a_frame_inside_a_payload_is_never_read_as_an_event() {
+    let disk = SimDisk::default();
+    disk.create_parents();
+    let (mut writer, _) = open_log(&disk, None, &mut NoDonor).unwrap();
+    writer.append(&one(b"first"), 1).unwrap();
+    let outer = writer.position();
+    let seed = super::frame::Seed::new(writer.store(), 1);
+    let inside = outer.offset + super::frame::HEADER_LEN as u64;
+    let mut forged = Vec::new();
+    let draft = super::frame::Draft {
+        kind: super::frame::FrameKind::Event,
+        event_kind: 1,
+        version: 1,
+        flags: 0,
+        seq: outer.seq,
+        appended_at: 1,
+        durable_end: 8192,
+        previous: 77,
+        payload: b"forged",
+    };
+    super::frame::encode(&seed, inside, &draft, &mut forged);
+    writer.append(&one(&forged), 1).unwrap();
+    writer.append(&one(b"third"), 1).unwrap();
+    writer.mark().unwrap();
+    let path = segments(&disk).pop().unwrap();
+    let mut bytes = disk.bytes(&path);
+    bytes[outer.offset as usize + 20] ^= 1;
+    disk.put(&path, bytes);
+    let view = LogView::open(log_on(&disk), None, false).unwrap().unwrap();
+    let (mut cursor, _) = view.cursor(1, false).unwrap();
+    let mut found = Vec::new();
+    while let Some(entry) = cursor.next().unwrap() {
+        match entry {
+            Entry::Event { payload, .. } => found.push(String::from_utf8_lossy(payload).into_owned()),
+            Entry::Damage(finding) => found.push(format!("damage {:?}", finding.seq)),
+            _ => panic!("nothing else is here"),
+        }
+    }
+    assert_eq!(found, ["first", "damage Some(2)", "third"], "P4");
+}
+
+/// Beside a live writer only what is proved counts: by a later header, a mark, or a witness.
+#[test]
+fn a_reader_beside_a_writer_stops_at_what_is_proved() {
+    let disk = SimDisk::default();
+    disk.create_parents();
+    let (mut writer, _) = open_log(&disk, None, &mut NoDonor).unwrap();
+    let seen = |witness, live| LogView::open(log_on(&disk), witness, live).unwrap().unwrap().last_seq();
+    writer.append(&one(b"one"), 1).unwrap();
+    assert_eq!((seen(None, true), seen(None, false)), (0, 1));
+    writer.append(&one(b"two"), 1).unwrap();
+    assert_eq!((seen(None, true), seen(None, false)), (1, 2));
+    let (_, raw, _) = read_all(&disk, None).pop().unwrap();
+    let witness = Witness { seq: 2, sum: u32::from_le_bytes([raw[40], raw[41], raw[42], raw[43]]) };
+    assert_eq!(seen(Some(witness), true), 2);
+    writer.mark().unwrap();
+    assert_eq!(seen(None, true), 2);
+    writer.append(&one(b"three"), 1).unwrap();
+    assert_eq!(seen(None, true), 2);
+    writer.note_tail();
+    assert_eq!(seen(None, true), 3, "the file `tail` is a witness as well");
+}

@@ -2,7 +2,7 @@
 //!
 //! The record holds no clear text of what was erased, only a keyed hash of the company.
 
-use super::frame::MAX_PAYLOAD;
+use super::frame::{MAX_PAYLOAD, MAX_SEQ};
 
 /// The version of the payload below, in the frame's header.
 #[cfg_attr(not(test), allow(dead_code))]
@@ -74,7 +74,7 @@ impl Deletion {
         let mut floor = 1;
         for index in 0..count as usize {
             let (first, last) = (u64_at(RANGES_AT + index * 16)?, u64_at(RANGES_AT + index * 16 + 8)?);
-            if first < floor || last < first {
+            if first < floor || last < first || last > MAX_SEQ {
                 return None;
             }
             floor = last.checked_add(1)?;

@@ -11,8 +11,8 @@ pub(crate) const HEADER_LEN: usize = 48;
 pub(crate) const ALIGN: u64 = 8;
 /// The largest payload: a 16 MiB event and its idempotency key.
 pub(crate) const MAX_PAYLOAD: u32 = 16 * 1024 * 1024 + 1024;
-/// The largest seq: what a SQLite rowid holds.
-pub(crate) const MAX_SEQ: u64 = i64::MAX as u64;
+/// The largest seq. SQLite's row ids go up to 2^63 - 1; this leaves room to count on.
+pub(crate) const MAX_SEQ: u64 = 1 << 62;
 /// Bytes of a whole mark.
 pub(crate) const MARK_LEN: u64 = frame_len(0);
 

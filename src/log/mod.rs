@@ -46,7 +46,7 @@
 //! | 80 | 4016 | zero |
 //!
 //! A copy is sound if the first 8 bytes and the checksum fit, version and algorithm are 1, number and
-//! first seq are from 1 to 2^63 - 1, the size is from 8192 to 134,217,728, and the padding is zero.
+//! first seq are from 1 to 2^62, the size is from 8192 to 134,217,728, and the padding is zero.
 //! One sound copy is enough; two sound copies that differ are damage. The last frame of the segment
 //! before may be of any kind. Times need not rise. Magic, version and the place of the checksum stay
 //! in every later version: a copy with fitting magic and checksum and a version above 1 is of a newer
@@ -65,7 +65,7 @@
 //! | 4 | 2 | version of the payload's encoding; 0 for marks |
 //! | 6 | 1 | flags, of events only, added up: 1 the batch goes on with the next frame, 2 the payload has an idempotency key |
 //! | 7 | 1 | zero |
-//! | 8 | 8 | seq, 1 to 2^63 - 1: the event's own; for other kinds the seq that the next event has |
+//! | 8 | 8 | seq, 1 to 2^62: the event's own; for other kinds the seq that the next event has |
 //! | 16 | 8 | append time, microseconds since 1970, signed; 0 for marks |
 //! | 24 | 4 | payload length in bytes, at most 16,778,240 (16 MiB and 1 KiB); 0 for marks |
 //! | 28 | 4 | `durable_end`: see below; for a mark its own offset |
