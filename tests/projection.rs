@@ -325,9 +325,14 @@ fn queries_count_the_rows_that_are_gone() {
 /// A reader elsewhere keeps the old write-ahead log alive; the new database must not pick it up.
 #[test]
 fn a_rebuild_beside_a_reader_leaves_no_old_rows_behind() {
-    let dir = filled(30);
+    // More rows than opening compares, so that the edited ones are still there when the rebuild starts.
+    let dir = filled(300);
     let writer = rusqlite::Connection::open(database(dir.path())).unwrap();
-    writer.execute_batch("PRAGMA wal_autocheckpoint=0; UPDATE sync_logs SET log_message = 'edited'").unwrap();
+    writer
+        .execute_batch(
+            "PRAGMA wal_autocheckpoint=0; UPDATE sync_logs SET log_message = 'edited' WHERE id <= 30",
+        )
+        .unwrap();
     let reader = rusqlite::Connection::open(database(dir.path())).unwrap();
     reader.execute_batch("BEGIN; SELECT count(*) FROM sync_logs").unwrap();
     let edited = "SELECT count(*) FROM sync_logs WHERE log_message = 'edited'";
