@@ -107,6 +107,8 @@ impl Cursor {
         self.horizon = horizon;
         if let Some(reader) = &mut self.reader {
             reader.refresh();
+            let active = self.segment == horizon.segment;
+            reader.read_to(if active { horizon.offset } else { u64::MAX });
         }
         self.map_if_sealed();
     }

@@ -198,6 +198,8 @@ pub(crate) struct SegmentReader {
     backing: Backing,
     window: Vec<u8>,
     window_at: u64,
+    /// Nothing behind this offset is read ahead.
+    read_to: u64,
 }
 
 enum Backing {
@@ -210,7 +212,15 @@ const WINDOW: usize = 256 * 1024;
 impl SegmentReader {
     pub(crate) fn new(path: PathBuf, header: SegmentHeader, file: Arc<dyn DiskFile>) -> Self {
         let seed = Seed::new(header.store, header.number);
-        Self { path, header, seed, backing: Backing::File(file), window: Vec::new(), window_at: 0 }
+        Self {
+            path,
+            header,
+            seed,
+            backing: Backing::File(file),
+            window: Vec::new(),
+            window_at: 0,
+            read_to: u64::MAX,
+        }
     }
 
     /// Maps the file into memory where that is possible. Only for sealed segments: nobody writes
@@ -228,6 +238,12 @@ impl SegmentReader {
         self.window.clear();
     }
 
+    /// Reads no farther ahead than `offset`: whoever follows a writer wants the last group, not the
+    /// zeros behind it.
+    pub(crate) fn read_to(&mut self, offset: u64) {
+        self.read_to = offset;
+    }
+
     /// The bytes `offset..offset + len`, cut at the segment's end.
     pub(crate) fn bytes(&mut self, offset: u64, len: usize) -> Result<&[u8]> {
         let end = (offset + len as u64).min(self.header.size);
@@ -239,7 +255,8 @@ impl SegmentReader {
             Backing::File(file) => file,
         };
         if offset < self.window_at || end > self.window_at + self.window.len() as u64 {
-            let want = (len.max(WINDOW) as u64).min(self.header.size - offset) as usize;
+            let ahead = (WINDOW as u64).min(self.read_to.saturating_sub(offset));
+            let want = ahead.max(len as u64).min(self.header.size - offset) as usize;
             self.window.resize(want, 0);
             if want <= WINDOW {
                 self.window.shrink_to(WINDOW);
