@@ -87,6 +87,14 @@ impl DiskFile for fs::File {
     }
 }
 
+/// Refuses a link: what is written to through one could be somebody's file outside the store (P12).
+fn check_no_link(path: &Path) -> io::Result<()> {
+    if fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink()) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a symbolic link"));
+    }
+    Ok(())
+}
+
 /// Refuses what is there and is no regular file: opening a pipe would wait for its other end (P12).
 pub(crate) fn check_regular(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
@@ -100,6 +108,9 @@ pub(crate) fn check_regular(path: &Path) -> io::Result<()> {
 impl Disk for RealDisk {
     fn open(&self, path: &Path, writable: bool) -> io::Result<Box<dyn DiskFile>> {
         check_regular(path)?;
+        if writable {
+            check_no_link(path)?;
+        }
         Ok(Box::new(fs::OpenOptions::new().read(true).write(writable).open(path)?))
     }
 
@@ -199,7 +210,10 @@ pub(crate) fn remove_if_there(path: &Path) -> io::Result<()> {
 pub(crate) fn replace_small(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut new = path.to_path_buf();
     new.as_mut_os_string().push(".new");
-    fs::write(&new, bytes)?;
+    // Made anew each time, so that a link of this name is not followed.
+    remove_if_there(&new)?;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).open(&new)?;
+    io::Write::write_all(&mut file, bytes)?;
     fs::rename(&new, path)
 }
 
@@ -220,10 +234,7 @@ pub(crate) fn open_source(path: &Path) -> io::Result<fs::File> {
 /// Opens the lock file, making it where `create` is set.
 pub(crate) fn open_lock(path: &Path, create: bool) -> io::Result<fs::File> {
     check_regular(path)?;
-    if fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink()) {
-        // The lock file is written to, and a link could lead to somebody's file outside the store.
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a symbolic link"));
-    }
+    check_no_link(path)?;
     fs::OpenOptions::new().read(true).write(create).create(create).truncate(false).open(path)
 }
 
@@ -239,6 +250,9 @@ pub(crate) fn sync_file(path: &Path) -> io::Result<()> {
 
 /// Cuts a file that may be absent to no bytes.
 pub(crate) fn truncate_if_there(path: &Path) -> io::Result<()> {
+    if check_no_link(path).is_err() {
+        return fs::remove_file(path);
+    }
     match fs::OpenOptions::new().write(true).open(path) {
         Ok(file) => file.set_len(0),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -131,6 +131,7 @@ pub(crate) fn gather<E: Event>(cursor: &mut Cursor) -> Result<Option<Stretch>> {
                 }
             }
             Entry::Deletion { payload } => {
+                bytes += payload.len();
                 if let Some(record) = Deletion::decode(payload) {
                     stretch.step.deleted.extend(record.ranges);
                 }
@@ -264,7 +265,7 @@ pub(crate) fn heal_all<E: Event>(
     report: &mut ReplayReport,
     findings: &mut Vec<Finding>,
 ) -> Result<(), Stop> {
-    let (mut cursor, missing) = view.cursor(view.first_seq(), true)?;
+    let (mut cursor, missing) = view.cursor(view.first_seq(), false)?;
     if !missing.is_empty() {
         return Err(Error::Damaged { dir: view.log.store_dir.clone(), findings: missing }.into());
     }
@@ -283,7 +284,7 @@ pub(crate) fn heal_all<E: Event>(
 }
 
 /// Sets rows aside that lie where no event is.
-fn set_aside_between(
+pub(crate) fn set_aside_between(
     projection: &mut Projection,
     first: i64,
     last: i64,
@@ -343,7 +344,7 @@ pub(crate) fn rebuild<E: Event>(
     wait: Duration,
     report: &mut ReplayReport,
 ) -> Result<(), Stop> {
-    let (mut cursor, missing) = view.cursor(view.first_seq(), true)?;
+    let (mut cursor, missing) = view.cursor(view.first_seq(), false)?;
     if !missing.is_empty() {
         return Err(Error::Damaged { dir: view.log.store_dir.clone(), findings: missing }.into());
     }
@@ -363,7 +364,7 @@ pub(crate) fn rebuild<E: Event>(
 /// Fills an empty, private database from the log, for a reader who cannot open the store's own. What
 /// is damaged is left out: the caller has its findings.
 pub(crate) fn fill<E: Event>(db: &Connection, schema: &Schema, view: &LogView) -> Result<Applied, Stop> {
-    let (mut cursor, _) = view.cursor(view.first_seq(), true)?;
+    let (mut cursor, _) = view.cursor(view.first_seq(), false)?;
     let mut applied = Applied::default();
     db.execute_batch("BEGIN").map_err(Trouble::from)?;
     while let Some(stretch) = gather::<E>(&mut cursor)? {

@@ -543,3 +543,84 @@ fn an_edited_applied_seq_is_no_witness() {
         assert_rows_equal_log(dir.path());
     }
 }
+
+/// Rows are a view: an edited or an older one must not make a key lie.
+#[test]
+fn keys_are_confirmed_by_the_log() {
+    let dir = filled(3);
+    let store = open(dir.path());
+    assert_eq!(store.append_with_key(full_event(4), "k4").unwrap().seq, 4);
+    sql(dir.path(), "UPDATE sync_logs SET idempotency_key = 'never' WHERE id = 2");
+    let error = store.append_with_key(full_event(2), "never").unwrap_err();
+    assert!(matches!(error, Error::KeysUnavailable { .. }), "P4: {error}");
+    store.close().unwrap();
+
+    let older = tempfile::tempdir().unwrap();
+    copy_dir(dir.path(), older.path());
+    let store = open(dir.path());
+    store.append_with_key(full_event(5), "k5").unwrap();
+    assert!(store.append(full_event(6)).unwrap().projected);
+    for suffix in ["-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{}{suffix}", database(dir.path()).display()));
+    }
+    std::fs::remove_file(database(dir.path())).unwrap();
+    std::fs::copy(database(older.path()), database(dir.path())).unwrap();
+    match store.append_with_key(full_event(5), "k5") {
+        Ok(receipt) => assert_eq!(receipt.seq, 5),
+        Err(error) => assert!(matches!(error, Error::KeysUnavailable { .. }), "{error}"),
+    }
+    store.append(full_event(7)).unwrap();
+    assert!(store.wait_projected(Duration::from_secs(20)));
+    assert_eq!(store.append_with_key(full_event(5), "k5").unwrap().seq, 5);
+    store.close().unwrap();
+    assert!(verify(dir.path()).1);
+}
+
+/// A link in the store's directory must not lead a write out of it.
+#[cfg(unix)]
+#[test]
+fn links_lead_no_write_out_of_the_store() {
+    let outside = tempfile::tempdir().unwrap();
+    let victim = outside.path().join("victim");
+    for name in ["lock", "tail", "last-open.json.new", "synclog.db-wal"] {
+        std::fs::write(&victim, "precious").unwrap();
+        let dir = filled(3);
+        let link = dir.path().join(name);
+        let _ = std::fs::remove_file(&link);
+        if name == "synclog.db-wal" {
+            std::fs::remove_file(database(dir.path())).unwrap();
+        }
+        std::os::unix::fs::symlink(&victim, &link).unwrap();
+        if let Ok(store) = SyncStore::open(dir.path(), small()) {
+            store.append(full_event(4)).unwrap();
+            store.close().unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious", "P12: {name}");
+    }
+}
+
+/// Two witnesses: what the nearer one proves comes back, the rest stays named.
+#[test]
+fn rows_heal_as_far_as_they_prove_and_the_rest_is_named() {
+    let dir = filled(3);
+    let store = open(dir.path());
+    store.append(full_event(4)).unwrap();
+    store.append(full_event(5)).unwrap();
+    let hold = rusqlite::Connection::open(database(dir.path())).unwrap();
+    hold.execute_batch("BEGIN IMMEDIATE").unwrap();
+    store.append(full_event(6)).unwrap();
+    store.append(full_event(7)).unwrap();
+    store.close().unwrap();
+    drop(hold);
+    let path = segments(dir.path()).pop().unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let start = bytes.windows(14).position(|window| window == b"Sync failed: 4").unwrap() / 512 * 512;
+    bytes[start..].fill(0);
+    std::fs::write(&path, bytes).unwrap();
+    let report = SyncStore::repair(dir.path(), small(), false, false).unwrap();
+    assert!(report.healed_events >= 2, "{report:?}");
+    assert_eq!((report.lost[0].seq, report.lost[0].last_seq), (Some(6), Some(7)), "{:?}", report.lost);
+    SyncStore::repair(dir.path(), small(), false, true).unwrap();
+    assert_eq!(messages(dir.path()).len(), 5);
+    assert!(verify(dir.path()).1);
+}

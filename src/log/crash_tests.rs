@@ -44,7 +44,7 @@ fn open_log(
     if !log.list()?.any {
         return create(&log, LIMITS, 1);
     }
-    open(&log, OpenLog { limits: LIMITS, witness, donor, busy: None, trust_log: false })
+    open(&log, OpenLog { limits: LIMITS, witness, donor, busy: None, trust_log: false, tail: None })
 }
 
 /// Every event in the log: seq, header, payload; panics on damage unless `lenient`.
@@ -525,4 +525,40 @@ fn a_reader_beside_a_writer_stops_at_what_is_proved() {
     assert_eq!(seen(None, true), 2);
     writer.note_tail();
     assert_eq!(seen(None, true), 3, "the file `tail` is a witness as well");
+}
+
+/// A witness inside a batch proves the whole batch: it lies in one group.
+#[test]
+fn a_batch_that_was_durable_is_never_cleared_as_unfinished() {
+    let disk = SimDisk::default();
+    disk.create_parents();
+    let (mut writer, _) = open_log(&disk, None, &mut NoDonor).unwrap();
+    writer.append(&one(b"first"), 1).unwrap();
+    let event = |number: u8| NewEvent { event_kind: 1, version: 1, keyed: false, payload: vec![number; 300] };
+    writer.append(&[(1..=9).map(event).collect()], 1).unwrap();
+    let events = read_all(&disk, None);
+    let (seq, raw, _) = &events[4];
+    let witness = Witness { seq: *seq, sum: u32::from_le_bytes([raw[40], raw[41], raw[42], raw[43]]) };
+    let path = segments(&disk).pop().unwrap();
+    let mut bytes = disk.bytes(&path);
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() / 512 * 512 - 512;
+    bytes[end..].fill(0);
+    disk.put(&path, bytes.clone());
+    let view = LogView::open(log_on(&disk), Some(witness), false).unwrap().unwrap();
+    let mut named = super::open::any_damage(&view.findings);
+    let (mut cursor, _) = view.cursor(1, false).unwrap();
+    while let Some(entry) = cursor.next().unwrap() {
+        named |= matches!(entry, Entry::Damage(_));
+    }
+    assert!(named, "P3");
+    for _ in 0..2 {
+        let Err(Error::Damaged { findings, .. }) = open_log(&disk, Some(witness), &mut NoDonor) else {
+            panic!("P3: it must be refused");
+        };
+        assert!(!findings.is_empty());
+        assert_eq!(disk.bytes(&path), bytes, "P3: nothing was taken away");
+    }
+    let frames = events.into_iter().map(|(seq, raw, payload)| (seq, (raw, payload))).collect();
+    let last = Witness { seq: 10, ..witness };
+    assert!(open_log(&disk, Some(last), &mut KnownFrames(frames)).is_err(), "no proof, no healing");
 }

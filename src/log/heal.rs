@@ -50,11 +50,13 @@ const MARK_MAY_DIFFER: usize = 4;
 pub(crate) fn plan(
     reader: &mut SegmentReader,
     mut chain: Chain,
-    witness: Option<Witness>,
+    witnesses: [Option<Witness>; 2],
     later: Option<&SegmentHeader>,
     donor: &mut dyn Donor,
 ) -> Result<Option<Vec<Patch>>> {
     let mut patches: Vec<Patch> = Vec::new();
+    // So many patches are proved by a witness.
+    let mut proved = 0;
     loop {
         let goes_on_later = |seq: u64, previous: u32| {
             later.is_some_and(|later| later.first_seq == seq && later.previous == previous)
@@ -100,9 +102,9 @@ pub(crate) fn plan(
             }
         }
 
-        let Some(frame) = from_donor else { return Ok(None) };
+        let Some(frame) = from_donor else { return Ok(proved_part(patches, proved)) };
         let Ok(header) = decode_header(&seed, chain.offset, &frame.header, FIRST_FRAME, size) else {
-            return Ok(None);
+            return Ok(proved_part(patches, proved));
         };
         let body = body_of(&frame.payload);
         let fits = header.kind == FrameKind::Event
@@ -111,16 +113,22 @@ pub(crate) fn plan(
             && header.payload_len as usize == frame.payload.len()
             && seed.body_sum(chain.offset, &body) == header.body_sum;
         if !fits {
-            return Ok(None);
+            return Ok(proved_part(patches, proved));
         }
         let mut bytes = frame.header[..HEADER_LEN].to_vec();
         bytes.extend_from_slice(&body);
         patches.push(Patch { offset: chain.offset, bytes, seq: Some(header.seq) });
         chain = Chain::after(chain.offset, &header);
-        if witness == Some(Witness { seq: header.seq, sum: header.sum }) {
-            return Ok(Some(patches));
+        if witnesses.contains(&Some(Witness { seq: header.seq, sum: header.sum })) {
+            proved = patches.len();
         }
     }
+}
+
+/// The patches up to the last one that a witness has vouched for.
+fn proved_part(mut patches: Vec<Patch>, proved: usize) -> Option<Vec<Patch>> {
+    patches.truncate(proved);
+    (proved > 0).then_some(patches)
 }
 
 /// The body of a frame whose header is sound: its checksum is the proof.

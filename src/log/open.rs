@@ -42,13 +42,15 @@ pub(crate) struct OpenLog<'a> {
     pub(crate) busy: Option<String>,
     /// The log is taken for whole, whatever witnesses say.
     pub(crate) trust_log: bool,
+    /// What the file `tail` says; read when the log is opened.
+    pub(crate) tail: Option<Witness>,
 }
 
 impl OpenLog<'_> {
-    /// Settles on one witness: the caller's or the log's own, whichever has seen more.
+    /// Asks the log's own witness, or silences both.
     fn choose_witness(&mut self, log: &LogDir, store: StoreId, dry_run: bool) -> Result<()> {
         if !self.trust_log {
-            self.witness = newest(self.witness, tail::read(log, store)?);
+            self.tail = tail::of_store(tail::read(log)?, store);
             return Ok(());
         }
         self.witness = None;
@@ -126,7 +128,7 @@ pub(crate) fn open(log: &LogDir, mut with: OpenLog<'_>) -> Result<(LogWriter, Re
     }
 
     let file = log.open_file(active.number, true)?;
-    let mut mend = Mender { log, done: &mut done, dry_run: false };
+    let mut mend = Mender { log, done: &mut done, dry_run: false, broken: false };
     let surveyed = mend.segment(&active, &file, None, true, &mut with)?;
     // Only where the last segment holds no frame yet is its predecessor not sealed.
     if !surveyed.has_frames
@@ -161,10 +163,10 @@ pub(crate) fn repair(
     for (index, header) in listing.segments.iter().enumerate() {
         let later = listing.segments.get(index + 1).filter(|later| later.number == header.number + 1);
         let file = log.open_file(header.number, !dry_run)?;
-        let mut mend = Mender { log, done: &mut done, dry_run };
+        let mut mend = Mender { log, done: &mut done, dry_run, broken };
         let last = index + 1 == listing.segments.len();
         match mend.segment(header, &file, later, last, with) {
-            Ok(surveyed) if last && !dry_run => {
+            Ok(surveyed) if last && !dry_run && !broken => {
                 write_again(log, header, &file, &surveyed, &mut done)?;
             }
             Ok(_) => {}
@@ -236,6 +238,8 @@ struct Mender<'a> {
     done: &'a mut Recovered,
     /// Tell what would be done, and change nothing.
     dry_run: bool,
+    /// Segments are missing: what looks torn may have been sealed, so nothing is taken away.
+    broken: bool,
 }
 
 impl Mender<'_> {
@@ -250,7 +254,8 @@ impl Mender<'_> {
     ) -> Result<Survey> {
         // A witness speaks of the newest event it has seen; in a sealed segment it proves nothing
         // that the next segment's header does not prove better.
-        let witness = with.witness.filter(|_| last);
+        let (outside, own) = (with.witness.filter(|_| last), with.tail.filter(|_| last));
+        let witness = newest(outside, own);
         let (mut healed_to, mut cleared) = (0, false);
         loop {
             let path = self.log.segment_path(header.number);
@@ -268,6 +273,9 @@ impl Mender<'_> {
                         _ => FindingKind::TornTail,
                     };
                     let from = open_batch.map_or(surveyed.end.offset, |batch| batch.offset);
+                    if self.broken {
+                        return Ok(surveyed);
+                    }
                     if let Some(reason) = &with.busy {
                         let reason = format!(
                             "the log ends in bytes of an unfinished append, and only the database can \
@@ -292,7 +300,7 @@ impl Mender<'_> {
                     }
                 }
                 Verdict::Corruption => {
-                    let plan = heal::plan(&mut reader, surveyed.end, witness, later, with.donor)?;
+                    let plan = heal::plan(&mut reader, surveyed.end, [outside, own], later, with.donor)?;
                     match plan {
                         Some(patches) if surveyed.end.offset >= healed_to => {
                             healed_to = self.apply(&patches, header, file)?;
@@ -398,6 +406,7 @@ impl Mender<'_> {
             Err(error) => return error,
         };
         findings.extend(beyond_finding(self.log, surveyed, header, witness));
+        findings.extend(cut_batch_finding(self.log, surveyed, header));
         Error::Damaged { dir: self.log.store_dir.clone(), findings }
     }
 }
@@ -482,6 +491,18 @@ pub(crate) fn beyond_finding(
         Finding::new(FindingKind::AppliedBeyondLog, what)
             .seqs(end.seq, witness.seq)
             .at(log.segment_path(header.number), end.offset)
+    })
+}
+
+/// The finding for a batch that was durable, and whose end is not there.
+pub(crate) fn cut_batch_finding(log: &LogDir, surveyed: &Survey, header: &SegmentHeader) -> Option<Finding> {
+    let end = known_end(header.number, surveyed);
+    let cut = surveyed.evidence.proof_beyond && end.offset <= surveyed.end.offset;
+    surveyed.open_batch.filter(|_| cut).map(|_| {
+        let what = "a batch was durable, and its last events are not there";
+        Finding::new(FindingKind::MissingEvents, what)
+            .seq(surveyed.end.seq)
+            .at(log.segment_path(header.number), surveyed.end.offset)
     })
 }
 

@@ -233,7 +233,14 @@ pub(crate) fn survey(
     };
     let goes_on =
         later.map(|later| later.first_seq == end.seq && later.previous == end.previous && !end.in_batch);
-    let proof_beyond = proved_end > end.offset || goes_on == Some(false) || sighting == Sighting::Beyond;
+    // A batch lies in one group: what proves a part of it proves the whole.
+    let batch_proved = open_batch.is_some_and(|batch: Chain| {
+        proved_end > batch.offset
+            || (matches!(sighting, Sighting::Here(_))
+                && witness.is_some_and(|witness| witness.seq >= batch.seq))
+    });
+    let proof_beyond =
+        batch_proved || proved_end > end.offset || goes_on == Some(false) || sighting == Sighting::Beyond;
     let evidence = Evidence {
         io_error: false,
         refused_segment: false,

@@ -26,16 +26,22 @@ fn encode(store: StoreId, witness: Witness) -> String {
     format!("{fields} {sum:08x}\n")
 }
 
-fn decode(bytes: &[u8], store: StoreId) -> Option<Witness> {
+fn decode(bytes: &[u8]) -> Option<(StoreId, Witness)> {
     let mut fields = std::str::from_utf8(bytes).ok()?.split_ascii_whitespace();
-    let _ = fields.next()?;
+    let store = fields.next()?.parse().ok()?;
     let witness =
         Witness { seq: fields.next()?.parse().ok()?, sum: u32::from_str_radix(fields.next()?, 16).ok()? };
-    (witness.seq > 0 && encode(store, witness).as_bytes() == bytes).then_some(witness)
+    (witness.seq > 0 && encode(store, witness).as_bytes() == bytes).then_some((store, witness))
 }
 
-/// Reads the file. One that is not there, is damaged, or is another store's says nothing.
-pub(crate) fn read(log: &LogDir, store: StoreId) -> Result<Option<Witness>> {
+/// The witness, where it speaks of this store.
+pub(crate) fn of_store(found: Option<(StoreId, Witness)>, store: StoreId) -> Option<Witness> {
+    found.filter(|(own, _)| *own == store).map(|(_, witness)| witness)
+}
+
+/// Reads the file. One that is not there or is damaged says nothing; one that cannot be read is an
+/// error, because it might say something.
+pub(crate) fn read(log: &LogDir) -> Result<Option<(StoreId, Witness)>> {
     let path = log.tail_path();
     let file = match log.disk.open(&path, false) {
         Ok(file) => file,
@@ -46,7 +52,7 @@ pub(crate) fn read(log: &LogDir, store: StoreId) -> Result<Option<Witness>> {
     };
     let mut bytes = [0; LEN];
     match crate::disk::read_exact_at(file.as_ref(), &mut bytes, 0) {
-        Ok(()) => Ok(decode(&bytes, store)),
+        Ok(()) => Ok(decode(&bytes)),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
         Err(error) => Err(Error::io("read", &path, error)),
     }
@@ -94,12 +100,12 @@ mod tests {
         let witness = Witness { seq: 340, sum: 0xDEAD_BEEF };
         let bytes = encode(store, witness).into_bytes();
         assert_eq!(bytes.len(), LEN);
-        assert_eq!(decode(&bytes, store), Some(witness));
-        assert_eq!(decode(&bytes, StoreId([8; 16])), None);
+        assert_eq!(decode(&bytes), Some((store, witness)));
+        assert_eq!(of_store(decode(&bytes), StoreId([8; 16])), None);
         for at in 0..LEN {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1;
-            assert_eq!(decode(&damaged, store), None, "byte {at}");
+            assert_eq!(decode(&damaged), None, "byte {at}");
         }
     }
 }

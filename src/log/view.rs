@@ -6,7 +6,7 @@ use crate::store_id::StoreId;
 
 use super::cursor::{Cursor, Horizon};
 use super::directory::LogDir;
-use super::open::{beyond_finding, known_end, name_damage, newest};
+use super::open::{beyond_finding, cut_batch_finding, known_end, name_damage, newest};
 use super::recovery::{Verdict, decide};
 use super::segment::{FIRST_FRAME, SegmentHeader};
 use super::survey::{Sighting, Witness, survey};
@@ -30,6 +30,8 @@ impl LogView {
     /// Looks at the log. Beside a live writer only what is proved durable counts, by the log itself
     /// or by the witness. `None` where there is no segment at all.
     pub(crate) fn open(log: LogDir, witness: Option<Witness>, live_writer: bool) -> Result<Option<Self>> {
+        // Before the list: a writer that goes on meanwhile must not make the witness look ahead of it.
+        let tail = tail::read(&log)?;
         let listing = log.list()?;
         let mut findings = listing.refusals;
         findings.extend(listing.notes);
@@ -42,7 +44,7 @@ impl LogView {
         let Some(active) = listing.segments.last().copied() else {
             return Ok(None);
         };
-        let witness = newest(witness, tail::read(&log, active.store)?);
+        let witness = newest(witness, tail::of_store(tail, active.store));
         let mut view = Self {
             store: active.store,
             segments: listing.segments,
@@ -100,6 +102,7 @@ impl LogView {
                     self.findings.extend(name_damage(&self.log, &surveyed, active, None)?);
                 }
                 self.findings.extend(beyond_finding(&self.log, &surveyed, active, witness));
+                self.findings.extend(cut_batch_finding(&self.log, &surveyed, active));
             }
             Verdict::TornTail | Verdict::DamagedFiller => {
                 let kind = if row.verdict == Verdict::TornTail {

@@ -343,6 +343,17 @@ pub(crate) fn vouches_for(db: &Connection, schema: &Schema, applied: Applied) ->
     }
 }
 
+/// The applied seq of the database of `store`; an error where it is another store's.
+pub(crate) fn applied_seq_of(db: &Connection, store: StoreId) -> Outcome<u64> {
+    if !names_store(db, store) {
+        return Err(Trouble::Unusable("the database is not this store's".into()));
+    }
+    match meta_value(db, "applied_seq")? {
+        Some(Value::Integer(seq)) if seq >= 0 => Ok(seq as u64),
+        _ => Err(Trouble::Unusable("it does not tell which events it has applied".into())),
+    }
+}
+
 /// The row that has an idempotency key; the first one where somebody made several.
 pub(crate) fn row_with_key(db: &Connection, schema: &Schema, key: &str) -> Outcome<Option<FoundRow>> {
     let select = format!(

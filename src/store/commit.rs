@@ -275,7 +275,7 @@ impl<E: Event> Shared<E> {
     }
 
     /// All waiters get the error, later calls fail at once (P10).
-    fn die(&self, cause: Error) {
+    pub(super) fn die(&self, cause: Error) {
         let cause = Arc::new(cause);
         let mut queue = lock(&self.queue);
         queue.dead = Some(Arc::clone(&cause));
@@ -283,6 +283,7 @@ impl<E: Event> Shared<E> {
         let waiting: Vec<_> = queue.entries.drain(..).collect();
         drop(queue);
         self.space.notify_all();
+        self.work.notify_all();
         for entry in waiting {
             entry.slot.put(Err(Error::Dead { cause: Arc::clone(&cause) }));
         }
@@ -323,8 +324,10 @@ impl<E: Event> Committer<E> {
                 self.commit(entries)?;
             }
         }
-        self.writer.mark()?;
-        self.writer.note_tail();
+        if self.shared.dead().is_none() {
+            self.writer.mark()?;
+            self.writer.note_tail();
+        }
         Ok(())
     }
 
@@ -332,7 +335,7 @@ impl<E: Event> Committer<E> {
     fn next_entries(&mut self) -> Option<Vec<Entry<E>>> {
         let mut queue = lock(&self.shared.queue);
         while queue.entries.is_empty() {
-            if queue.closing {
+            if queue.closing || queue.dead.is_some() {
                 return None;
             }
             queue = if self.writer.wants_mark() {
@@ -389,7 +392,12 @@ impl<E: Event> Committer<E> {
                 }
                 continue;
             }
-            self.commit_group(group)?;
+            if let Err(error) = self.commit_group(group) {
+                // No byte of the rest was written.
+                let cause = Arc::new(error.clone());
+                rest.iter().for_each(|entry| entry.slot.put(Err(Error::Dead { cause: Arc::clone(&cause) })));
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -432,7 +440,7 @@ impl<E: Event> Committer<E> {
     /// looked up. True where the batch is to be appended.
     fn answered_by_key(&mut self, entry: &Entry<E>) -> bool {
         let applied = lock(&self.shared.progress).applied;
-        let answer = match self.keys.consult(&entry.keyed, applied) {
+        let answer = match self.keys.consult(&entry.keyed, applied, self.writer.position()) {
             Ok(Consulted::New) => return true,
             Ok(Consulted::Repeated(seqs)) => Ok(seqs),
             Err(error) => Err(error),

@@ -7,11 +7,16 @@ use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::codec::{self, Decoded};
 use crate::disk::FileIdentity;
 use crate::error::{Error, Result};
 use crate::event::Event;
+use crate::log::cursor::{Cursor, Entry};
+use crate::log::directory::LogDir;
+use crate::log::writer::Position;
 use crate::projection::schema::Schema;
 use crate::projection::{self, Connection};
+use crate::store_id::StoreId;
 
 /// Keys that may be remembered while the rows lag behind; beyond that keyed appends are refused.
 const REMEMBERED: usize = 16 * 1024;
@@ -26,6 +31,8 @@ pub(super) enum Consulted {
 
 /// Looks keys up. Belongs to the committer alone.
 pub(super) struct KeyIndex<E> {
+    log: LogDir,
+    store: StoreId,
     database: PathBuf,
     schema: Schema,
     db: Option<Connection>,
@@ -38,9 +45,11 @@ pub(super) struct KeyIndex<E> {
 
 impl<E: Event> KeyIndex<E> {
     /// An index for a store whose newest event is `last_seq`.
-    pub(super) fn new(database: PathBuf, schema: Schema, last_seq: u64) -> Self {
+    pub(super) fn new(log: LogDir, store: StoreId, schema: Schema, last_seq: u64) -> Self {
         Self {
-            database,
+            database: projection::database_path(&log.store_dir),
+            log,
+            store,
             schema,
             db: None,
             identity: None,
@@ -64,10 +73,16 @@ impl<E: Event> KeyIndex<E> {
     }
 
     /// What the keys of a batch say, given that the rows reflect `applied`.
-    pub(super) fn consult(&mut self, keyed: &[Option<(String, E, E)>], applied: u64) -> Result<Consulted> {
+    pub(super) fn consult(
+        &mut self,
+        keyed: &[Option<(String, E, E)>],
+        applied: u64,
+        durable: Position,
+    ) -> Result<Consulted> {
         while self.order.front().is_some_and(|(seq, _)| *seq <= applied) {
-            if let Some((_, key)) = self.order.pop_front() {
+            if let Some((seq, key)) = self.order.pop_front() {
                 self.recent.remove(&key);
+                self.complete_from = self.complete_from.max(seq);
             }
         }
         let (mut seqs, mut unknown) = (Vec::new(), 0);
@@ -82,10 +97,11 @@ impl<E: Event> KeyIndex<E> {
             let found = match self.recent.get(key) {
                 Some((seq, event)) => Some((*seq, event.clone())),
                 None if applied < self.complete_from => {
-                    let reason = format!("rows reflect events up to {applied} of {}", self.complete_from);
+                    let reason =
+                        format!("the rows do not reflect all events up to {} yet", self.complete_from);
                     return Err(Error::KeysUnavailable { reason });
                 }
-                None => self.find_row(key)?,
+                None => self.find_row(key, applied, durable)?,
             };
             match found {
                 None => unknown += 1,
@@ -103,7 +119,7 @@ impl<E: Event> KeyIndex<E> {
         }
     }
 
-    fn find_row(&mut self, key: &str) -> Result<Option<(u64, E)>> {
+    fn find_row(&mut self, key: &str, applied: u64, durable: Position) -> Result<Option<(u64, E)>> {
         let unavailable = |reason: String| Error::KeysUnavailable { reason };
         // The database may have been replaced since, by a rebuild for example.
         let identity = crate::disk::identity(&self.database).ok().flatten();
@@ -114,17 +130,36 @@ impl<E: Event> KeyIndex<E> {
             self.db = Some(db);
         }
         let Some(db) = &self.db else { return Ok(None) };
-        let found = projection::row_with_key(db, &self.schema, key);
-        let row = match found {
-            Ok(row) => row,
+        let found = projection::applied_seq_of(db, self.store)
+            .and_then(|seq| Ok((seq, projection::row_with_key(db, &self.schema, key)?)));
+        let (reflects, row) = match found {
+            Ok(found) => found,
             Err(trouble) => {
                 self.db = None;
                 return Err(unavailable(trouble.reason().to_owned()));
             }
         };
+        if reflects < applied.max(self.complete_from) {
+            // An older copy was put in the database's place; the projector has yet to notice.
+            self.db = None;
+            return Err(unavailable(format!("the rows reflect events up to {reflects} only")));
+        }
         let Some(row) = row else { return Ok(None) };
-        let event = E::from_row(&row.values)
-            .map_err(|error| unavailable(format!("the row of event {} cannot be read: {error}", row.id)))?;
-        Ok(Some((row.id.max(0) as u64, event)))
+        self.confirm(row.id.max(0) as u64, key, durable).map(Some)
+    }
+
+    /// Reads the event from the log: a row that somebody edited must not acknowledge anything (P4).
+    fn confirm(&self, seq: u64, key: &str, durable: Position) -> Result<(u64, E)> {
+        let (mut cursor, _) = Cursor::new(self.log.clone(), seq, durable, false)?;
+        if let Some(Entry::Event { header, payload, .. }) = cursor.next()?
+            && header.seq == seq
+            && let Decoded::Event { event, key: Some(own) } = codec::decode::<E>(&header, payload)
+            && own == key
+        {
+            return Ok((seq, event));
+        }
+        let reason =
+            format!("the row of event {seq} has the key and its event has not; run `synclog replay`");
+        Err(Error::KeysUnavailable { reason })
     }
 }

@@ -89,6 +89,7 @@ impl<E: Event> Store<E> {
             limits: Limits::default(),
             witness: peeked.witness,
             trust_log,
+            tail: None,
             donor: match &mut rows {
                 Some(rows) => rows,
                 None => &mut none,

@@ -34,6 +34,7 @@ use crate::time::Timestamp;
 
 use commit::{Committer, Entry, Promise, Shared, Slot, lock};
 pub use mend::RepairReport;
+use options::LONGEST_WAIT;
 pub use options::{MAX_EVENT_BYTES, Options};
 pub use reader::{Item, Items, Reader, Stored};
 pub use report::OpenReport;
@@ -153,7 +154,8 @@ impl<E: Event> Store<E> {
             options.projection_wait,
         ));
         let keys = keys::KeyIndex::new(
-            opened.projector.database.clone(),
+            opened.projector.log.clone(),
+            opened.writer.store(),
             opened.projector.schema.clone(),
             position.seq - 1,
         );
@@ -173,8 +175,16 @@ impl<E: Event> Store<E> {
         let (projector, also, wait) = (opened.projector, Arc::clone(&shared), options.projection_wait);
         let projector = std::thread::Builder::new()
             .name("synclog-project".into())
-            .spawn(move || project::run::<E>(projector, &also, wait))
-            .map_err(spawn_error)?;
+            .spawn(move || project::run::<E>(projector, &also, wait));
+        let projector = match projector {
+            Ok(projector) => projector,
+            Err(error) => {
+                // The writer must be gone before the lock is.
+                shared.close();
+                let _ = committer.join();
+                return Err(spawn_error(error));
+            }
+        };
         let threads = Threads { committer, projector, _lock: opened.lock };
         let report = opened.report;
         let threads = Mutex::new(Some(threads));
@@ -285,7 +295,7 @@ impl<E: Event> Store<E> {
 
     /// Waits until every durable event has its row, at most `wait`. True where that is so.
     pub fn wait_projected(&self, wait: Duration) -> bool {
-        self.inner.shared.wait_caught_up(Instant::now() + wait)
+        self.inner.shared.wait_caught_up(Instant::now() + wait.min(LONGEST_WAIT))
     }
 
     /// A reader of this store that sees everything durable at this moment.

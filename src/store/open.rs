@@ -26,11 +26,12 @@ use super::report::OpenReport;
 
 /// A store that is locked and recovered, before its threads start.
 pub(super) struct Opened {
-    pub(super) lock: WriterLock,
     pub(super) writer: LogWriter,
     pub(super) projector: Projector,
     pub(super) report: OpenReport,
     pub(super) pending: Option<Error>,
+    /// Dropped last.
+    pub(super) lock: WriterLock,
 }
 
 /// What a directory holds.
@@ -170,7 +171,7 @@ pub(super) fn open<E: Event>(
         found => return Err(no_store(&log, &found, options.create)),
     };
 
-    let mut projector = Projector::new(log, writer.store(), schema);
+    let mut projector = Projector::new(log, writer.store(), schema, trust_log);
     let pending = match projector.bring_up::<E>(writer.position(), options.projection_wait, |_, _| {}) {
         Ok(()) => None,
         Err(Stop::View(trouble)) => Some(trouble.into_error(&projector.database)),
@@ -194,8 +195,14 @@ fn open_log<E: Event>(
         Some(rows) => rows,
         None => &mut NoDonor,
     };
-    let with =
-        OpenLog { limits: options.limits, witness: peeked.witness, donor, busy: peeked.busy, trust_log };
+    let with = OpenLog {
+        limits: options.limits,
+        witness: peeked.witness,
+        donor,
+        busy: peeked.busy,
+        trust_log,
+        tail: None,
+    };
     log_open::open(log, with)
 }
 

@@ -7,6 +7,9 @@ use crate::log::writer::Limits;
 /// The largest limit that [`Options::max_event_bytes`] takes.
 pub const MAX_EVENT_BYTES: u64 = 16 * 1024 * 1024;
 
+/// No wait is longer; SQLite and the system's clock count no farther than this safely.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// How to open a store for writing.
 ///
 /// ```
@@ -44,18 +47,18 @@ impl Options {
         self
     }
 
-    /// How long to wait for another writer's lock. Default: 10 s.
+    /// How long to wait for another writer's lock. Default: 10 s, at most a week.
     #[must_use]
     pub fn lock_wait(mut self, wait: Duration) -> Self {
-        self.lock_wait = wait;
+        self.lock_wait = wait.min(LONGEST_WAIT);
         self
     }
 
-    /// How long an append, once durable, waits for its row in SQLite. Default: 250 ms. After one
+    /// How long an append, once durable, waits for its row in SQLite. Default: 250 ms, at most a week. After one
     /// time-out appends stop waiting until the projection has caught up.
     #[must_use]
     pub fn projection_wait(mut self, wait: Duration) -> Self {
-        self.projection_wait = wait;
+        self.projection_wait = wait.min(LONGEST_WAIT);
         self
     }
 

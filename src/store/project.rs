@@ -36,19 +36,22 @@ pub(super) struct Projector {
     pub(super) store: StoreId,
     pub(super) schema: Schema,
     pub(super) database: PathBuf,
+    /// Rows beyond the log's end are given up.
+    pub(super) trust_log: bool,
     pub(super) open: Option<(Projection, Cursor)>,
     pub(super) report: ReplayReport,
     pub(super) findings: Vec<Finding>,
 }
 
 impl Projector {
-    pub(super) fn new(log: LogDir, store: StoreId, schema: Schema) -> Self {
+    pub(super) fn new(log: LogDir, store: StoreId, schema: Schema, trust_log: bool) -> Self {
         let database = projection::database_path(&log.store_dir);
         Self {
             log,
             store,
             schema,
             database,
+            trust_log,
             open: None,
             report: ReplayReport::default(),
             findings: Vec::new(),
@@ -71,19 +74,18 @@ impl Projector {
             // Somebody deleted or replaced the file: what this handle writes would be lost.
             self.open = None;
         }
-        match self.step::<E>(durable, wait, &mut applied) {
-            Err(Stop::View(trouble @ (Trouble::Unusable(_) | Trouble::Foreign(_)))) => {
-                self.open = None;
-                self.rebuild::<E>(durable, &trouble, wait)?;
-                self.step::<E>(durable, wait, &mut applied)
-            }
-            other => {
-                if matches!(other, Err(Stop::View(_))) {
-                    self.open = None;
-                }
-                other
-            }
+        let mut done = self.step::<E>(durable, wait, &mut applied);
+        if let Err(Stop::View(trouble @ (Trouble::Unusable(_) | Trouble::Foreign(_)))) = done {
+            self.open = None;
+            done = self
+                .rebuild::<E>(durable, &trouble, wait)
+                .and_then(|()| self.step::<E>(durable, wait, &mut applied));
         }
+        if done.is_err() {
+            // The cursor may be behind events that were not applied.
+            self.open = None;
+        }
+        done
     }
 
     fn step<E: Event>(
@@ -131,6 +133,14 @@ impl Projector {
         let create = view.last_seq() == 0;
         let mut projection = Projection::open(&self.database, self.schema.clone(), self.store, wait, create)?;
         let applied = projection.applied();
+        let beyond = applied.seq > view.last_seq() && !self.trust_log;
+        if beyond && projection::vouches_for(projection.reader(), &self.schema, applied)? {
+            let what = "SQLite has applied events that the log does not hold; `synclog repair` tells more";
+            let finding = Finding::new(FindingKind::AppliedBeyondLog, what)
+                .seqs(view.last_seq() + 1, applied.seq)
+                .file(&self.database);
+            return Err(Error::Damaged { dir: self.dir(), findings: vec![finding] }.into());
+        }
         if existed && applied.seq > 0 {
             if Self::applied_fits(&view, applied)? {
                 self.mend_quickly::<E>(&mut projection, &view)?;
@@ -144,7 +154,7 @@ impl Projector {
                 projection.force_applied(newest)?;
             }
         }
-        let (cursor, _) = view.cursor(projection.applied().seq + 1, true)?;
+        let (cursor, _) = view.cursor(projection.applied().seq + 1, false)?;
         Ok((projection, cursor))
     }
 
@@ -156,7 +166,7 @@ impl Projector {
         if applied.seq < view.first_seq() {
             return Ok(true); // given up by retention; nothing to compare with
         }
-        let (mut cursor, _) = view.cursor(applied.seq, true)?;
+        let (mut cursor, _) = view.cursor(applied.seq, false)?;
         Ok(match cursor.next()? {
             Some(Entry::Event { header, .. }) => header.seq == applied.seq && header.sum == applied.sum,
             Some(Entry::Erased { .. }) => true,
@@ -166,7 +176,7 @@ impl Projector {
 
     /// The newest event of the log, as an applied seq.
     fn applied_at(view: &LogView) -> Result<Applied, Error> {
-        let (mut cursor, _) = view.cursor(view.last_seq(), true)?;
+        let (mut cursor, _) = view.cursor(view.last_seq(), false)?;
         let mut applied = Applied::default();
         while let Some(entry) = cursor.next()? {
             if let Entry::Event { header, .. } = entry {
@@ -181,18 +191,15 @@ impl Projector {
         let applied = projection.applied().seq;
         let first = view.first_seq();
         let db = projection.reader();
-        let mut unknown = compare::ids_between(db, &self.schema, i64::MIN, first as i64 - 1, STRETCHES)?;
-        unknown.extend(compare::ids_between(db, &self.schema, applied as i64 + 1, i64::MAX, STRETCHES)?);
-        // A row above the applied seq may be the next event's; apply tells the two apart.
-        unknown.retain(|id| *id < first as i64 || *id > view.last_seq() as i64);
         let mut stretches = compare::missing_between(db, &self.schema, first, applied, STRETCHES)?;
         let recent = applied.saturating_sub(RECENT_ROWS - 1).max(first);
         stretches.push((recent, applied));
-        if !unknown.is_empty() {
-            self.report.set_aside += projection.apply(&Step { unknown, ..Step::default() })?.set_aside;
-        }
+        // A row above the applied seq may be the next event's; apply tells the two apart.
+        let behind = view.last_seq() as i64 + 1;
+        replay::set_aside_between(projection, i64::MIN, first as i64 - 1, &mut self.report)?;
+        replay::set_aside_between(projection, behind, i64::MAX, &mut self.report)?;
         for (low, high) in stretches {
-            let (mut cursor, _) = view.cursor(low, true)?;
+            let (mut cursor, _) = view.cursor(low, false)?;
             while cursor.next_seq() <= high {
                 let Some(mut stretch) = replay::gather::<E>(&mut cursor)? else { break };
                 if crate::log::open::any_damage(&stretch.findings) {
@@ -327,11 +334,25 @@ pub(super) fn run<E: Event>(mut projector: Projector, shared: &Arc<Shared<E>>, c
         }
         let result = projector
             .bring_up::<E>(progress.durable, ATTEMPT, |seq, unhealed| shared.set_applied(seq, unhealed));
-        projector.findings.clear();
+        for finding in projector.findings.drain(..) {
+            tracing::warn!(%finding, "found while rows were brought up to the log");
+        }
         match result {
-            Ok(()) => pause = None,
+            Ok(()) if shared.progress().applied + 1 >= progress.durable.seq => pause = None,
+            Ok(()) => {
+                // Nothing failed and yet something is missing: never try in a tight circle.
+                shared.set_trouble(Some("the log could not be read to its end".into()));
+                projector.open = None;
+                pause = Some(pause.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE)));
+            }
             Err(stop) => {
                 let error = stop.into_error(&projector.database);
+                let beyond = |finding: &Finding| finding.kind == FindingKind::AppliedBeyondLog;
+                if matches!(&error, Error::Damaged { findings, .. } if findings.iter().any(beyond)) {
+                    // More was acknowledged than the log holds: another append would use a seq twice.
+                    shared.die(error);
+                    return;
+                }
                 if !error.is_busy() {
                     tracing::warn!(%error, "rows do not follow the log at present");
                 }
