@@ -1,4 +1,4 @@
-//! The I/O seam: the only module that names `std::fs`, so that a test can put a faulty disk below.
+//! The I/O seam: the only module that opens files, so that a test can put a faulty disk below.
 //!
 //! [`Disk`] is what the log needs of a file system. [`RealDisk`] is the one of the operating
 //! system. SQLite does its own file access; of the database file only metadata, renames and
@@ -171,7 +171,7 @@ pub(crate) fn read_exact_at(file: &dyn DiskFile, mut buf: &mut [u8], mut offset:
     Ok(())
 }
 
-/// Which file a path leads to at present: device, inode and length. `None` where there is none.
+/// Which file a path leads to at present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileIdentity {
     device: u64,

@@ -86,7 +86,7 @@ pub enum Error {
         /// The newest version that this program reads.
         supported: u32,
     },
-    /// The log is damaged, or events of it are missing (P3). Nothing was cut off or overwritten.
+    /// The log is damaged, or events of it are missing (P3). Nothing that may have been acknowledged was cut off.
     Damaged {
         /// The directory of the store.
         dir: PathBuf,
@@ -260,7 +260,7 @@ impl fmt::Display for Error {
                 path.display()
             ),
             Self::Damaged { dir, findings } => {
-                write!(f, "the log in {} is damaged (P3), and nothing was changed", dir.display())?;
+                write!(f, "the log in {} is damaged (P3), and nothing of it was given up", dir.display())?;
                 for finding in findings.iter().take(10) {
                     write!(f, "; {finding}")?;
                 }

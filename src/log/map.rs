@@ -16,8 +16,9 @@ impl Map {
         }
         // SAFETY: the map is read-only and private to this process. A sealed segment is never
         // written or cut again by this program: erasure puts a new file in its place. Somebody else
-        // who cuts it while it is mapped gets this process a SIGBUS, which is why nothing else is
-        // ever mapped, and why verify, recovery and repair read instead.
+        // who cuts it while it is mapped gets this process a SIGBUS, as does a sector that cannot be
+        // read. So nothing else is ever mapped, and opening, replay, verify and repair read instead:
+        // only a caller who reads events in bulk gets the speed and the risk.
         let map = unsafe { memmap2::MmapOptions::new().len(size as usize).map(real) }.ok()?;
         #[cfg(unix)]
         let _ = map.advise(memmap2::Advice::Sequential);

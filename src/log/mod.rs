@@ -162,7 +162,7 @@
 //! in its place, and writes again and syncs what no `durable_end` proves, before it appends. Beside a
 //! live writer (it holds an exclusive `flock` on the file `lock` in the store's directory) a reader goes
 //! no farther than the largest `durable_end` in any valid header of the last segment, 8192 if there is
-//! none: what follows may be half written, which is no damage.
+//! none, and to the event of a witness (see below): what follows may be half written, which is no damage.
 //!
 //! # What cannot be known
 //!

@@ -91,8 +91,8 @@ impl Rebuild {
         }
     }
 
-    /// Finishes the new database and puts it in the old one's place. No connection of this process
-    /// may be open on the old one. Another process that is writing there makes this fail as busy.
+    /// Finishes the new database and puts it in the old one's place. Connections that read the old
+    /// one go on seeing it; none of this process may write to it. Another process that is writing there makes this fail as busy.
     pub(crate) fn finish(self, wait: Duration) -> Outcome<()> {
         let io = |error: std::io::Error| Trouble::io(&error);
         self.schema.create_indexes(&self.db)?;

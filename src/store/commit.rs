@@ -304,7 +304,7 @@ pub(super) struct Committer<E: Event> {
 }
 
 impl<E: Event> Committer<E> {
-    /// Makes groups durable until the store is closed or a write fails. Returns the cause of death.
+    /// Makes groups durable until the store is closed or a write fails.
     pub(super) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         // A panic here is a bug of ours; it must not leave anybody waiting.

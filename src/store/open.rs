@@ -179,7 +179,7 @@ pub(super) fn open<E: Event>(
     };
     let report = report(&recovered, &writer, &mut projector, pending.as_ref().map(ToString::to_string));
     report.save(&dir);
-    Ok(Opened { lock, writer, projector, report, pending })
+    Ok(Opened { writer, projector, report, pending, lock })
 }
 
 fn open_log<E: Event>(

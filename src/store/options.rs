@@ -8,7 +8,7 @@ use crate::log::writer::Limits;
 pub const MAX_EVENT_BYTES: u64 = 16 * 1024 * 1024;
 
 /// No wait is longer; SQLite and the system's clock count no farther than this safely.
-pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(7 * 24 * 3600);
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_hours(7 * 24);
 
 /// How to open a store for writing.
 ///
