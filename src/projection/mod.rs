@@ -253,6 +253,9 @@ impl Projection {
             initialize(&tx, &schema, store)?;
             schema.create_indexes(&tx)?;
             tx.commit()?;
+            // Tables and identity go into the file itself: without its write-ahead log it is then an
+            // older copy of ours, and not somebody else's empty file.
+            write.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
         }
         let (_, applied) = check(&write, &schema, Some(store))?;
         let read = open_for_reading(path, wait)?;
