@@ -155,7 +155,7 @@ pub(crate) fn gather<E: Event>(cursor: &mut Cursor) -> Result<Option<Stretch>> {
 /// A stretch without damage, or the error that names it: rows are never built over a gap, and rows
 /// of events that the log has lost are never dropped.
 fn sound(stretch: Stretch, view_dir: &Path) -> Result<Stretch> {
-    if crate::log::open::any_damage(&stretch.findings) {
+    if crate::log::damage::any_damage(&stretch.findings) {
         return Err(Error::Damaged { dir: view_dir.into(), findings: stretch.findings });
     }
     Ok(stretch)

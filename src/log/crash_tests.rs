@@ -223,7 +223,7 @@ fn assert_named_or_whole(disk: &SimDisk, whole: &Ledger, witness: Option<Witness
         Err(error) => panic!("{context}: {error}"),
     };
     let (mut cursor, missing) = view.cursor(1, false).unwrap();
-    let mut named = super::open::any_damage(&view.findings) || !missing.is_empty();
+    let mut named = super::damage::any_damage(&view.findings) || !missing.is_empty();
     let mut count = 0;
     let mut last = 0;
     while let Some(entry) = cursor.next().unwrap() {
@@ -545,7 +545,7 @@ fn a_batch_that_was_durable_is_never_cleared_as_unfinished() {
     bytes[end..].fill(0);
     disk.put(&path, bytes.clone());
     let view = LogView::open(log_on(&disk), Some(witness), false).unwrap().unwrap();
-    let mut named = super::open::any_damage(&view.findings);
+    let mut named = super::damage::any_damage(&view.findings);
     let (mut cursor, _) = view.cursor(1, false).unwrap();
     while let Some(entry) = cursor.next().unwrap() {
         named |= matches!(entry, Entry::Damage(_));

@@ -177,6 +177,7 @@
 #[cfg(test)]
 mod crash_tests;
 pub(crate) mod cursor;
+pub(crate) mod damage;
 pub(crate) mod deletion;
 pub(crate) mod directory;
 pub(crate) mod frame;

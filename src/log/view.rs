@@ -5,8 +5,9 @@ use crate::finding::{Finding, FindingKind};
 use crate::store_id::StoreId;
 
 use super::cursor::{Cursor, Horizon};
+use super::damage::{beyond_finding, cut_batch_finding, known_end, name_damage};
 use super::directory::LogDir;
-use super::open::{beyond_finding, cut_batch_finding, known_end, name_damage, newest};
+use super::open::newest;
 use super::recovery::{Verdict, decide};
 use super::segment::{FIRST_FRAME, SegmentHeader};
 use super::survey::{Sighting, Witness, survey};

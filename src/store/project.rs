@@ -202,7 +202,7 @@ impl Projector {
             let (mut cursor, _) = view.cursor(low, false)?;
             while cursor.next_seq() <= high {
                 let Some(mut stretch) = replay::gather::<E>(&mut cursor)? else { break };
-                if crate::log::open::any_damage(&stretch.findings) {
+                if crate::log::damage::any_damage(&stretch.findings) {
                     let dir = self.dir();
                     return Err(Error::Damaged { dir, findings: stretch.findings }.into());
                 }

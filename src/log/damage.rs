@@ -1,0 +1,116 @@
+//! Naming damage: which seqs, which file, which offset (P3).
+
+use crate::error::Result;
+use crate::finding::{Finding, FindingKind, Severity};
+
+use super::cursor::{Cursor, Entry, Horizon};
+use super::directory::LogDir;
+use super::segment::{FIRST_FRAME, SegmentHeader};
+use super::survey::{Chain, Sighting, Survey, Witness};
+
+/// Each damage in a segment, found by reading it to the end of what it is known to have held.
+pub(crate) fn name_damage(
+    log: &LogDir,
+    surveyed: &Survey,
+    header: &SegmentHeader,
+    later: Option<&SegmentHeader>,
+) -> Result<Vec<Finding>> {
+    let horizon = match later {
+        Some(later) => Horizon { segment: later.number, offset: FIRST_FRAME, seq: later.first_seq },
+        None => known_end(header.number, surveyed),
+    };
+    let mut cursor = Cursor::at_segment(log.clone(), *header, horizon)?;
+    let mut findings = Vec::new();
+    while let Some(entry) = cursor.next()? {
+        if let Entry::Damage(finding) = entry {
+            findings.push(finding);
+        }
+    }
+    if later.is_none() && horizon.offset <= surveyed.end.offset && !surveyed.evidence.rest_is_zero {
+        let what = format!(
+            "{}, and nothing tells whether it was acknowledged; `synclog repair` heals it if its row is there",
+            surveyed.fault.describe()
+        );
+        let path = log.segment_path(header.number);
+        findings.push(
+            Finding::new(FindingKind::DamagedFrame, what).seq(surveyed.end.seq).at(path, surveyed.end.offset),
+        );
+    }
+    Ok(findings)
+}
+
+/// How far the frames of the last segment must once have reached: behind the last sound header.
+pub(crate) fn known_end(segment: u64, surveyed: &Survey) -> Horizon {
+    let valid = Horizon { segment, offset: surveyed.end.offset, seq: surveyed.end.seq };
+    if !surveyed.evidence.proof_beyond {
+        return valid;
+    }
+    match surveyed.beyond {
+        Some((offset, header)) if header.seq >= surveyed.end.seq => {
+            let after = Chain::after(offset, &header);
+            Horizon { segment, offset: after.offset, seq: after.seq }
+        }
+        _ if surveyed.proved_end > surveyed.end.offset => {
+            let seq = surveyed.proved_seq.max(surveyed.end.seq);
+            Horizon { segment, offset: surveyed.proved_end, seq }
+        }
+        _ => valid,
+    }
+}
+
+/// The finding for a witness that has seen more than the log holds.
+pub(crate) fn beyond_finding(
+    log: &LogDir,
+    surveyed: &Survey,
+    header: &SegmentHeader,
+    witness: Option<Witness>,
+) -> Option<Finding> {
+    let witness = witness.filter(|_| surveyed.sighting == Sighting::Beyond)?;
+    let end = known_end(header.number, surveyed);
+    (witness.seq >= end.seq).then(|| {
+        let what = format!(
+            "events up to {} were durable (SQLite or the file `tail` has seen them), the log ends before {}; put \
+             back a copy of the log, let `synclog repair` bring back what rows can prove, or give the events up \
+             with `synclog repair --trust-log`",
+            witness.seq, end.seq
+        );
+        Finding::new(FindingKind::AppliedBeyondLog, what)
+            .seqs(end.seq, witness.seq)
+            .at(log.segment_path(header.number), end.offset)
+    })
+}
+
+/// The finding for a batch that was durable, and whose end is not there.
+pub(crate) fn cut_batch_finding(log: &LogDir, surveyed: &Survey, header: &SegmentHeader) -> Option<Finding> {
+    let end = known_end(header.number, surveyed);
+    let cut = surveyed.evidence.proof_beyond && end.offset <= surveyed.end.offset;
+    surveyed.open_batch.filter(|_| cut).map(|_| {
+        let what = "a batch was durable, and its last events are not there";
+        Finding::new(FindingKind::MissingEvents, what)
+            .seq(surveyed.end.seq)
+            .at(log.segment_path(header.number), surveyed.end.offset)
+    })
+}
+
+/// Whether any of the findings says that the log is damaged.
+pub(crate) fn any_damage(findings: &[Finding]) -> bool {
+    findings.iter().any(|finding| finding.kind.severity() == Severity::LogDamaged)
+}
+
+/// Adds which events went with the segments that cannot be used, as far as their neighbours tell.
+pub(super) fn name_gaps(log: &LogDir, segments: &[SegmentHeader], lost: &mut Vec<Finding>) -> Result<()> {
+    let Some(last) = segments.last() else { return Ok(()) };
+    let horizon = Horizon { segment: last.number, offset: FIRST_FRAME, seq: last.first_seq };
+    let (mut cursor, missing) = Cursor::new(log.clone(), 1, horizon, false)?;
+    let mut named = missing;
+    while let Some(entry) = cursor.next()? {
+        if let Entry::Damage(finding) = entry {
+            named.push(finding);
+        }
+    }
+    named.retain(|finding| {
+        !lost.iter().any(|known| known.seq == finding.seq && known.last_seq == finding.last_seq)
+    });
+    lost.extend(named);
+    Ok(())
+}
