@@ -202,7 +202,7 @@ mod tests {
     /// A stand-in for the fuzzer where that cannot run: random changes from a fixed seed.
     #[test]
     fn random_changes_are_survived() {
-        let mut rng = crate::simdisk::Rng::new(77);
+        let mut rng = crate::proof::disk::Rng::new(77);
         for _ in 0..300 {
             let len = 1 + rng.below(40) as usize;
             let data: Vec<u8> = (0..len).map(|_| rng.next() as u8).collect();

@@ -53,9 +53,9 @@ pub mod fuzzing;
 mod lock;
 mod log;
 mod projection;
-mod replay;
 #[cfg(test)]
-mod simdisk;
+mod proof;
+mod replay;
 mod store;
 mod store_id;
 mod sync;

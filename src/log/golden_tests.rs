@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::simdisk::SimDisk;
+use crate::proof::disk::SimDisk;
 use crate::store_id::StoreId;
 
 use super::cursor::{Cursor, Entry, Horizon};

@@ -174,8 +174,6 @@
 //! frame, and a CRC-32 of these. Whoever puts back an older copy of the
 //! whole store, or rewrites log and database together, is not caught by anything inside the store.
 
-#[cfg(test)]
-mod crash_tests;
 pub(crate) mod cursor;
 pub(crate) mod damage;
 pub(crate) mod deletion;

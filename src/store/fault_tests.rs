@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, Outcome};
-use crate::simdisk::{Fault, Rng, SimDisk};
+use crate::proof::disk::{Fault, Rng, SimDisk};
 use crate::sync::{Company, Level, SyncEvent};
 
 use super::{Options, Store};
