@@ -32,6 +32,8 @@ pub enum FindingKind {
     AppliedBeyondLog,
     /// A damaged frame that came back, bit for bit.
     HealedFrame,
+    /// Events that were lost and that somebody has given up: the log says so ever after.
+    AcceptedLoss,
     /// The database file is not there.
     DatabaseMissing,
     /// The database is damaged, or is not one of ours.
@@ -71,6 +73,7 @@ impl FindingKind {
             Self::UnknownFile => "unknown_file",
             Self::AppliedBeyondLog => "applied_beyond_log",
             Self::HealedFrame => "healed_frame",
+            Self::AcceptedLoss => "accepted_loss",
             Self::DatabaseMissing => "database_missing",
             Self::DatabaseDamaged => "database_damaged",
             Self::DatabaseForeign => "database_foreign",
@@ -108,6 +111,7 @@ impl FindingKind {
             | Self::UnfinishedBatch
             | Self::UnknownFile
             | Self::HealedFrame
+            | Self::AcceptedLoss
             | Self::Lag
             | Self::UnknownEvent => Severity::Note,
         }

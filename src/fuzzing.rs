@@ -181,6 +181,7 @@ fn check_items(reader: &Reader<SyncEvent>, messages: &[String], told: bool) {
                 found += usize::from(stored.event.message != "event 99");
             }
             Ok(Item::Damage(_)) | Err(_) => damage = true,
+            Ok(Item::Lost(_)) => panic!("P4: nobody gave anything up"),
             Ok(Item::Unknown(_)) => panic!("P4: an event of another kind"),
         }
     }

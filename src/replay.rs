@@ -15,15 +15,25 @@ use crate::event::{Event, Value};
 use crate::finding::{Finding, FindingKind};
 use crate::log::cursor::{Cursor, Entry};
 use crate::log::deletion::Deletion;
+use crate::log::frame::Header;
 use crate::log::heal::{Donor, DonorFrame};
 use crate::log::view::LogView;
 use crate::projection::rebuild::Rebuild;
 use crate::projection::row::Row;
 use crate::projection::schema::Schema;
-use crate::projection::{Applied, Connection, Outcome, Projection, Step, Trouble, compare};
+use crate::projection::{Applied, Connection, LOST, Outcome, Projection, Step, Trouble, compare};
+use crate::time::Timestamp;
 
 const STEP_ROWS: usize = 512;
 const STEP_BYTES: usize = 1024 * 1024;
+
+/// The finding for a gap, without its place.
+pub(crate) fn gap_finding(header: &Header) -> Finding {
+    let at = header.gap().map_or(0, |gap| i64::from(gap.accepted_at) * 1_000_000);
+    let at = Timestamp::from_micros(at).unwrap_or(Timestamp::MIN);
+    let what = format!("lost, and given up at {at}");
+    Finding::new(FindingKind::AcceptedLoss, what).seqs(header.seq, header.next_seq() - 1)
+}
 
 /// What a replay did to the rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +120,7 @@ impl Stretch {
 /// Reads the next stretch; `None` at the horizon.
 pub(crate) fn gather<E: Event>(cursor: &mut Cursor) -> Result<Option<Stretch>> {
     let mut stretch = Stretch::default();
+    let log = cursor.log().clone();
     let (mut bytes, mut entries) = (0, 0);
     while stretch.step.rows.len() < STEP_ROWS && entries < 4 * STEP_ROWS && bytes < STEP_BYTES {
         let Some(entry) = cursor.next()? else { break };
@@ -140,6 +151,14 @@ pub(crate) fn gather<E: Event>(cursor: &mut Cursor) -> Result<Option<Stretch>> {
                 stretch.events += 1;
                 stretch.erased.push((seq, segment, offset));
                 stretch.step.absent.push((seq, seq, "erased"));
+            }
+            Entry::Gap { header, segment, offset } => {
+                let (first, last) = (header.seq, header.next_seq() - 1);
+                // What the gap says of its last event is where the rows stand behind it.
+                stretch.step.applied = Some(Applied { seq: last, sum: header.sum });
+                stretch.step.absent.push((first, last, LOST));
+                let path = log.segment_path(segment);
+                stretch.findings.push(gap_finding(&header).at(path, offset));
             }
             Entry::Damage(finding) => {
                 if let Some(first) = finding.seq {
@@ -326,7 +345,12 @@ fn heal_stretch(
         unknown: differences.unknown,
         applied: newest,
     };
-    if step.rows.is_empty() && step.unknown.is_empty() && step.deleted.is_empty() && newest.is_none() {
+    if step.rows.is_empty()
+        && step.unknown.is_empty()
+        && step.deleted.is_empty()
+        && step.absent.is_empty()
+        && newest.is_none()
+    {
         return Ok(());
     }
     report.add(projection.apply(&step)?);

@@ -45,6 +45,7 @@ pub(crate) fn run(global: &Global, args: &ExportArgs, out: &mut Out) -> Result<E
                 stored.key.as_deref(),
                 stored.appended_at,
             ))?,
+            Item::Lost(finding) => out::tell(&format!("note: {finding}")),
             Item::Damage(finding) => {
                 out::tell(&format!("error: {finding}"));
                 exit = exit.or(Exit::Damaged);

@@ -15,8 +15,11 @@ pub(crate) struct RepairArgs {
     #[arg(long)]
     dry_run: bool,
     /// Take the log for whole where the database has seen more events than it holds
-    #[arg(long)]
+    #[arg(long, conflicts_with = "accept_loss")]
     trust_log: bool,
+    /// Give up what cannot be brought back, if it is this many events; the log says so ever after
+    #[arg(long, value_name = "N", conflicts_with = "dry_run")]
+    accept_loss: Option<u64>,
 }
 
 /// Runs `repair`. What is lost is listed in any case, and makes the exit code 4.
@@ -39,6 +42,8 @@ pub(crate) fn run(global: &Global, args: &RepairArgs, out: &mut Out) -> Result<E
         .with("healed_events", report.healed_events)
         .with("lost_findings", report.lost.len())
         .with("lost_events", lost)
+        .with("given_up", report.given_up)
+        .with("acceptable", report.acceptable)
         .with("quarantined", quarantined)
         .with("dry_run", args.dry_run);
     match output {
@@ -52,6 +57,18 @@ pub(crate) fn run(global: &Global, args: &RepairArgs, out: &mut Out) -> Result<E
     }
     out.flush()?;
     global.note("note: what is listed as lost could not be brought back; a copy of the log may hold it");
+    match (report.acceptable, args.accept_loss) {
+        (Some(right), Some(named)) => {
+            global.note(&format!("note: nothing was given up: it would be {right} event(s), not {named}"));
+        }
+        (Some(right), None) => global.note(&format!(
+            "note: `synclog repair --accept-loss {right}` gives it up, for good, and takes appends again"
+        )),
+        (None, Some(_)) => {
+            global.note("note: giving it up would not make the log whole, so nothing was given up");
+        }
+        (None, None) => {}
+    }
     Ok(Exit::Damaged)
 }
 
@@ -59,6 +76,9 @@ pub(crate) fn run(global: &Global, args: &RepairArgs, out: &mut Out) -> Result<E
 fn repair(global: &Global, args: &RepairArgs) -> Result<RepairReport, Stop> {
     let dir = global.dir()?;
     let options = global.options(false);
+    if let Some(events) = args.accept_loss {
+        return Ok(Store::<SyncEvent>::accept_loss(&dir, options, events)?);
+    }
     let mut report = Store::<SyncEvent>::repair(&dir, options.clone(), args.dry_run, false)?;
     let beyond = |finding: &Finding| finding.kind == FindingKind::AppliedBeyondLog;
     if args.dry_run || !args.trust_log || !report.lost.iter().any(beyond) {

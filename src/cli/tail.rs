@@ -158,7 +158,7 @@ impl Tail {
                     pending += 1;
                 }
                 Item::Damage(finding) => self.pass(&finding),
-                Item::Unknown(finding) => {
+                Item::Unknown(finding) | Item::Lost(finding) => {
                     self.tell(&finding);
                     self.pass(&finding);
                 }

@@ -12,6 +12,9 @@ use super::writer::Position;
 /// Where reading stops. Everything before it must be sound; what is not is damage.
 pub(crate) type Horizon = Position;
 
+/// The number of a segment, and where a walk stands in it.
+pub(super) type Place = (u64, Chain);
+
 /// What stands next in the log.
 pub(crate) enum Entry<'a> {
     /// An event. The payload lies in the cursor's window.
@@ -20,6 +23,8 @@ pub(crate) enum Entry<'a> {
     Deletion { payload: &'a [u8] },
     /// An event whose payload was erased. A deletion record further on must cover it.
     Erased { seq: u64, segment: u64, offset: u64 },
+    /// Events that were lost, and that somebody has given up.
+    Gap { header: Header, segment: u64, offset: u64 },
     /// Something that must be there is not, or not whole. The cursor is behind it now.
     Damage(Finding),
 }
@@ -38,6 +43,8 @@ pub(crate) struct Cursor {
     /// Map sealed segments instead of reading them.
     map: bool,
     failed_over: bool,
+    /// Where the last damage starts that was passed over.
+    damaged_at: Option<Place>,
 }
 
 impl Cursor {
@@ -83,6 +90,7 @@ impl Cursor {
             from: 0,
             map: false,
             failed_over: false,
+            damaged_at: None,
         })
     }
 
@@ -98,6 +106,7 @@ impl Cursor {
             from: 0,
             map: false,
             failed_over: false,
+            damaged_at: None,
         }
     }
 
@@ -111,6 +120,23 @@ impl Cursor {
             reader.read_to(if active { horizon.offset } else { u64::MAX });
         }
         self.map_if_sealed();
+    }
+
+    /// Where reading stands, if that is in this segment.
+    pub(super) fn chain_in(&self, segment: u64) -> Option<Chain> {
+        (self.segment == segment && self.reader.is_some()).then_some(self.chain)
+    }
+
+    /// Where the last damage starts that was passed over, and where reading goes on behind it; the
+    /// latter is `None` where nothing is left to read.
+    pub(super) fn around_damage(&self) -> Option<(Place, Option<Place>)> {
+        let behind = self.reader.as_ref().map(|_| (self.segment, self.chain));
+        self.damaged_at.map(|before| (before, behind))
+    }
+
+    /// The log that is read.
+    pub(crate) fn log(&self) -> &LogDir {
+        &self.log
     }
 
     /// The seq of the next event.
@@ -159,7 +185,10 @@ impl Cursor {
             self.chain = Chain::after(frame.offset, &header);
             match header.kind {
                 FrameKind::Mark => {}
-                FrameKind::Event if header.seq < self.from => {}
+                FrameKind::Event | FrameKind::Gap if header.next_seq() <= self.from.max(header.seq) => {}
+                FrameKind::Gap => {
+                    return Ok(Some(Entry::Gap { header, segment: self.segment, offset: frame.offset }));
+                }
                 FrameKind::Event if frame.erased => {
                     return Ok(Some(Entry::Erased {
                         seq: header.seq,
@@ -223,6 +252,7 @@ impl Cursor {
     /// itself, or out of the segment. Names what was passed over, unless that lies before `from`.
     fn pass_over(&mut self, fault: Fault) -> Result<Option<Finding>> {
         let start = self.chain;
+        self.damaged_at = Some((self.segment, start));
         let path = self.log.segment_path(self.segment);
         if let Fault::Body(header) = fault {
             self.chain = Chain::after(start.offset, &header);
@@ -285,9 +315,10 @@ impl Cursor {
                     continue;
                 }
                 let named = header_at(reader, after.offset)?
-                    .is_ok_and(|behind| behind.previous == header.sum && behind.seq == after.seq)
-                    || later
-                        .is_some_and(|later| later.previous == header.sum && later.first_seq == after.seq)
+                    .is_ok_and(|behind| behind.previous == after.previous && behind.seq == after.seq)
+                    || later.is_some_and(|later| {
+                        later.previous == after.previous && later.first_seq == after.seq
+                    })
                     || (header.kind == FrameKind::Mark && header.frame_len() == MARK_LEN);
                 if named {
                     return Ok(Some(chain));

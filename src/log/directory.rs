@@ -29,6 +29,8 @@ pub(crate) struct Listing {
     pub(crate) segments: Vec<SegmentHeader>,
     /// Segments with one damaged copy of the header: number and the copy's offset.
     pub(crate) damaged_copies: Vec<(u64, u64)>,
+    /// Files with a segment's name that cannot be used as they are.
+    pub(crate) unusable: Vec<Unusable>,
     /// Reasons to refuse appends.
     pub(crate) refusals: Vec<Finding>,
     /// Files that are no part of the log.
@@ -37,6 +39,27 @@ pub(crate) struct Listing {
     pub(crate) unfinished: Vec<PathBuf>,
     /// Whether there was any file with a segment's name.
     pub(crate) any: bool,
+}
+
+/// A file with a segment's name that cannot be used as it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unusable {
+    /// The number in its name.
+    pub(crate) number: u64,
+    /// The file's length in bytes.
+    pub(crate) len: u64,
+    pub(crate) why: Unfit,
+}
+
+/// What is wrong with a whole file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Unfit {
+    /// It belongs elsewhere: another store or another number; or it is no regular file.
+    Foreign,
+    /// Its header is sound and says another length.
+    Length(SegmentHeader),
+    /// Neither copy of its header is sound.
+    Header,
 }
 
 impl LogDir {
@@ -122,6 +145,7 @@ impl LogDir {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                     listing.refusals.push(bad(error.to_string()));
+                    listing.unusable.push(Unusable { number, len: 0, why: Unfit::Foreign });
                     continue;
                 }
                 Err(error) => return Err(Error::io("open", &path, error)),
@@ -130,12 +154,15 @@ impl LogDir {
                 Ok(len) => len,
                 Err(error) => return Err(Error::io("read the length of", &path, error)),
             };
+            let mut unfit = |why| listing.unusable.push(Unusable { number, len, why });
             match read_header(file.as_ref(), &path)? {
                 HeaderRead::Sound { header, .. } if header.number != number => {
+                    unfit(Unfit::Foreign);
                     let what = format!("holds segment {}: a copy under a wrong name", header.number);
                     listing.refusals.push(bad(what));
                 }
                 HeaderRead::Sound { header, .. } if header.size != len => {
+                    unfit(Unfit::Length(header));
                     let what = format!("has {len} bytes, but was made with {}", header.size);
                     listing.refusals.push(bad(what));
                 }
@@ -145,9 +172,12 @@ impl LogDir {
                 }
                 HeaderRead::Newer(version) => newer = Some((path, version)),
                 HeaderRead::Damaged => {
+                    unfit(Unfit::Header);
                     listing.refusals.push(bad("both copies of the segment's header are damaged".into()));
                 }
-                HeaderRead::Short => {
+                HeaderRead::Short(header) => {
+                    let own = header.filter(|header| header.number == number);
+                    unfit(own.map_or(Unfit::Header, Unfit::Length));
                     listing.refusals.push(bad(format!("has only {len} bytes, too few for a header")));
                 }
             }
@@ -169,6 +199,14 @@ impl LogDir {
             let what = format!("belongs to the store {}, this one is {own}", header.store);
             let path = self.segment_path(header.number);
             listing.refusals.push(Finding::new(FindingKind::BadSegment, what).at(path, 0));
+            let (number, len) = (header.number, header.size);
+            listing.unusable.push(Unusable { number, len, why: Unfit::Foreign });
+        }
+        // A header of this store alone says what is of this store.
+        for unusable in &mut listing.unusable {
+            if matches!(unusable.why, Unfit::Length(header) if header.store != own) {
+                unusable.why = Unfit::Foreign;
+            }
         }
         listing.segments = kept;
         let first_retained = listing.segments.last().map_or(1, |header| header.first_retained);

@@ -46,6 +46,8 @@ pub(crate) enum FrameKind {
     Mark,
     /// Carries a deletion record.
     Deletion,
+    /// Stands where events were lost that somebody has given up. Everything it says is in its header.
+    Gap,
 }
 
 impl FrameKind {
@@ -54,6 +56,7 @@ impl FrameKind {
             Self::Event => 1,
             Self::Mark => 2,
             Self::Deletion => 3,
+            Self::Gap => 4,
         }
     }
 
@@ -62,23 +65,35 @@ impl FrameKind {
             1 => Some(Self::Event),
             2 => Some(Self::Mark),
             3 => Some(Self::Deletion),
+            4 => Some(Self::Gap),
             _ => None,
         }
     }
+}
+
+/// What a gap says: events that were lost, and where the chain goes on behind them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gap {
+    /// How many seqs were given up, from the frame's own on. 0 where no event was lost.
+    pub(crate) events: u32,
+    /// When, in seconds since 1970.
+    pub(crate) accepted_at: u32,
+    /// What the next frame names as the header checksum of the frame before it.
+    pub(crate) goes_on: u32,
 }
 
 /// The header of a frame, without its magic bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) kind: FrameKind,
-    /// The event type, 0 for marks and deletion records.
+    /// The event type, 0 for marks and deletion records. A gap has half of a checksum here.
     pub(crate) event_kind: u16,
-    /// The version of the payload's encoding, 0 for marks.
+    /// The version of the payload's encoding, 0 for marks. A gap has half of a checksum here.
     pub(crate) version: u16,
     pub(crate) flags: u8,
-    /// The event's seq; for other kinds the seq that the next event will have.
+    /// The event's seq; for other kinds the seq that the next event would have.
     pub(crate) seq: u64,
-    /// When it was appended, microseconds since 1970; 0 for marks.
+    /// When it was appended, microseconds since 1970; 0 for marks. A gap has two numbers here.
     pub(crate) appended_at: i64,
     pub(crate) payload_len: u32,
     /// Up to here this handle had proved the log durable when it built the header.
@@ -95,6 +110,28 @@ impl Header {
     /// Bytes of the whole frame.
     pub(crate) fn frame_len(&self) -> u64 {
         frame_len(self.payload_len)
+    }
+
+    /// What a gap says; `None` for other kinds.
+    pub(crate) fn gap(&self) -> Option<Gap> {
+        (self.kind == FrameKind::Gap).then(|| Gap {
+            events: self.appended_at as u32,
+            accepted_at: (self.appended_at as u64 >> 32) as u32,
+            goes_on: u32::from(self.event_kind) | u32::from(self.version) << 16,
+        })
+    }
+
+    /// The seq that the next event has.
+    pub(crate) fn next_seq(&self) -> u64 {
+        match self.gap() {
+            Some(gap) => self.seq + u64::from(gap.events),
+            None => self.seq + u64::from(self.kind == FrameKind::Event),
+        }
+    }
+
+    /// What the next frame must name as the header checksum of the frame before it.
+    pub(crate) fn link(&self) -> u32 {
+        self.gap().map_or(self.sum, |gap| gap.goes_on)
     }
 
     /// Whether a further event of the same batch must follow.
@@ -181,6 +218,21 @@ impl Draft<'_> {
             durable_end: offset as u32,
             previous,
             payload: &[],
+        }
+    }
+
+    /// A gap at the place where event `seq` was. `filler` are as many zeros as make it fill the place.
+    pub(crate) fn gap(seq: u64, gap: Gap, durable_end: u64, previous: u32, filler: &[u8]) -> Draft<'_> {
+        Draft {
+            kind: FrameKind::Gap,
+            event_kind: gap.goes_on as u16,
+            version: (gap.goes_on >> 16) as u16,
+            flags: 0,
+            seq,
+            appended_at: (u64::from(gap.accepted_at) << 32 | u64::from(gap.events)) as i64,
+            durable_end: durable_end as u32,
+            previous,
+            payload: filler,
         }
     }
 }
@@ -271,6 +323,7 @@ pub(crate) fn decode_header(
     let fields_fit = match header.kind {
         FrameKind::Event => header.event_kind != 0 && header.flags & !KNOWN_FLAGS == 0,
         FrameKind::Deletion => header.event_kind == 0 && header.flags == 0,
+        FrameKind::Gap => header.flags == 0 && header.seq <= MAX_SEQ && header.next_seq() <= MAX_SEQ,
         FrameKind::Mark => {
             header.event_kind == 0
                 && header.version == 0

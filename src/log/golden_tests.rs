@@ -12,7 +12,7 @@ use crate::store_id::StoreId;
 use super::cursor::{Cursor, Entry, Horizon};
 use super::deletion::{self, Deletion, Reason};
 use super::directory::LogDir;
-use super::frame::{self, Draft, FLAG_KEY, FLAG_MORE, FrameKind, HEADER_LEN, Seed};
+use super::frame::{self, Draft, FLAG_KEY, FLAG_MORE, FrameKind, Gap, HEADER_LEN, Seed};
 use super::segment::{FIRST_FRAME, HEADER_BLOCK, SegmentHeader, file_name};
 use super::view::LogView;
 
@@ -21,8 +21,11 @@ const SIZE: u64 = 16 * 1024;
 const TIME: i64 = 1_765_962_000_123_456;
 
 fn golden_dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden/log-v1")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden")
 }
+
+/// A log's directory among the golden files, and its segments.
+type Golden = (&'static str, Vec<(u64, Vec<u8>)>);
 
 /// A segment built frame by frame, with nothing of the writer in it.
 struct Builder {
@@ -72,6 +75,16 @@ impl Builder {
         self
     }
 
+    fn gap(&mut self, events: u32, goes_on: u32, filler: usize) -> &mut Self {
+        let gap = Gap { events, accepted_at: (TIME / 1_000_000) as u32, goes_on };
+        let filler = vec![0; filler];
+        let draft = Draft::gap(self.seq, gap, FIRST_FRAME, self.previous, &filler);
+        frame::encode(&self.seed, self.bytes.len() as u64, &draft, &mut self.bytes);
+        self.seq += u64::from(events);
+        self.previous = goes_on;
+        self
+    }
+
     fn end(&self) -> u64 {
         self.bytes.len() as u64
     }
@@ -83,7 +96,7 @@ impl Builder {
 }
 
 /// Two segments: single events, a batch, a key, an erased event, marks, and a deletion record.
-fn build() -> Vec<(u64, Vec<u8>)> {
+fn build() -> Golden {
     let mut first = Builder::new(1, 1, 0);
     first.frame(FrameKind::Event, 0, FIRST_FRAME, b"saltsaltone");
     let one = first.end();
@@ -105,7 +118,22 @@ fn build() -> Vec<(u64, Vec<u8>)> {
     let deletion = second.end();
     second.frame(FrameKind::Event, 0, deletion, b"SALT0006");
     second.frame(FrameKind::Mark, 0, 0, &[]);
-    vec![(1, first.finish()), (2, second.finish())]
+    ("log-v1", vec![(1, first.finish()), (2, second.finish())])
+}
+
+/// Events that were given up: within a batch, without an event in it, and at the end of a segment.
+fn build_gaps() -> Golden {
+    let mut first = Builder::new(1, 1, 0);
+    first.frame(FrameKind::Event, FLAG_MORE, FIRST_FRAME, b"SALT0001before");
+    first.gap(3, 0x1234_5678, 200);
+    first.frame(FrameKind::Event, 0, FIRST_FRAME, b"SALT0005behind");
+    first.gap(0, 0x9ABC_DEF0, 0);
+    first.frame(FrameKind::Event, 0, FIRST_FRAME, b"SALT0006");
+    first.gap(2, 0xFFFF_FFFF, 0);
+    let mut second = Builder::new(2, first.seq, first.previous);
+    second.frame(FrameKind::Event, 0, FIRST_FRAME, b"SALT0009");
+    second.frame(FrameKind::Mark, 0, 0, &[]);
+    ("log-v1-gaps", vec![(1, first.finish()), (2, second.finish())])
 }
 
 /// One line for each entry that a reader meets.
@@ -126,16 +154,20 @@ fn describe(cursor: &mut Cursor) -> Vec<String> {
                 format!("deletion {:?}", Deletion::decode(payload).unwrap().ranges)
             }
             Entry::Erased { seq, .. } => format!("erased {seq}"),
+            Entry::Gap { header, .. } => {
+                let at = header.gap().unwrap().accepted_at;
+                format!("lost {} to {}, given up at {at}", header.seq, header.next_seq() - 1)
+            }
             Entry::Damage(finding) => panic!("{finding}"),
         });
     }
     lines
 }
 
-fn golden(name: &str, bytes: &[u8]) -> Vec<u8> {
-    let path = golden_dir().join(name);
+fn golden(dir: &str, name: &str, bytes: &[u8]) -> Vec<u8> {
+    let path = golden_dir().join(dir).join(name);
     if std::env::var_os("SYNCLOG_WRITE_GOLDEN").is_some() && !path.exists() {
-        std::fs::create_dir_all(golden_dir()).unwrap();
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, bytes).unwrap();
     }
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
@@ -143,26 +175,30 @@ fn golden(name: &str, bytes: &[u8]) -> Vec<u8> {
 
 #[test]
 fn these_events_give_these_bytes() {
-    for (number, bytes) in build() {
-        let name = file_name(number);
-        assert!(golden(&name, &bytes) == bytes, "{name} differs from what is written today");
+    for (dir, segments) in [build(), build_gaps()] {
+        for (number, bytes) in segments {
+            let name = file_name(number);
+            assert!(golden(dir, &name, &bytes) == bytes, "{dir}/{name} differs from what is written today");
+        }
     }
 }
 
 #[test]
 fn these_bytes_give_these_events() {
-    let disk = SimDisk::default();
-    disk.create_parents();
-    let log = LogDir::new(Arc::new(disk.clone()), Path::new("/parent/store"));
-    crate::disk::Disk::create_dir(&disk, &log.log_dir()).unwrap();
-    for (number, bytes) in build() {
-        disk.put(&log.segment_path(number), golden(&file_name(number), &bytes));
+    for ((dir, segments), next_seq) in [(build(), 7), (build_gaps(), 10)] {
+        let disk = SimDisk::default();
+        disk.create_parents();
+        let log = LogDir::new(Arc::new(disk.clone()), Path::new("/parent/store"));
+        crate::disk::Disk::create_dir(&disk, &log.log_dir()).unwrap();
+        for (number, bytes) in segments {
+            disk.put(&log.segment_path(number), golden(dir, &file_name(number), &bytes));
+        }
+        let view = LogView::open(log.clone(), None, false).unwrap().unwrap();
+        assert!(view.findings.is_empty(), "{:?}", view.findings);
+        assert_eq!(view.store, STORE);
+        let (mut cursor, _) = view.cursor(1, false).unwrap();
+        let text = describe(&mut cursor).join("\n") + "\n";
+        assert_eq!(text.as_bytes(), golden(dir, "events.txt", text.as_bytes()));
+        assert_eq!(view.horizon, Horizon { segment: 2, offset: view.horizon.offset, seq: next_seq });
     }
-    let view = LogView::open(log.clone(), None, false).unwrap().unwrap();
-    assert!(view.findings.is_empty(), "{:?}", view.findings);
-    assert_eq!(view.store, STORE);
-    let (mut cursor, _) = view.cursor(1, false).unwrap();
-    let text = describe(&mut cursor).join("\n") + "\n";
-    assert_eq!(text.as_bytes(), golden("events.txt", text.as_bytes()));
-    assert_eq!(view.horizon, Horizon { segment: 2, offset: view.horizon.offset, seq: 7 });
 }

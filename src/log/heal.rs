@@ -141,6 +141,9 @@ fn heal_body(
     let seed = reader.seed.clone();
     let found = body_at(reader, chain.offset, header)?[..header.payload_len as usize].to_vec();
     let mut payloads = vec![found];
+    if header.kind == FrameKind::Gap {
+        payloads.push(vec![0; header.payload_len as usize]);
+    }
     if header.kind == FrameKind::Event
         && let Some(frame) = donor.frame(header.seq)?
     {

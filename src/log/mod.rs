@@ -60,8 +60,8 @@
 //! | offset | bytes | field |
 //! |---|---|---|
 //! | 0 | 1 | `F1` |
-//! | 1 | 1 | kind: 1 event, 2 mark, 3 deletion record |
-//! | 2 | 2 | event type: the number that an event type has in its store; 0 for other kinds |
+//! | 1 | 1 | kind: 1 event, 2 mark, 3 deletion record, 4 gap |
+//! | 2 | 2 | event type: the number that an event type has in its store; 0 for marks and deletion records |
 //! | 4 | 2 | version of the payload's encoding; 0 for marks |
 //! | 6 | 1 | flags, of events only, added up: 1 the batch goes on with the next frame, 2 the payload has an idempotency key |
 //! | 7 | 1 | zero |
@@ -74,6 +74,14 @@
 //! | 40 | 4 | header checksum |
 //! | 44 | 3 | zero |
 //! | 47 | 1 | `1F` |
+//!
+//! A gap has other fields in bytes 2 to 5 and 16 to 23:
+//!
+//! | offset | bytes | field of a gap |
+//! |---|---|---|
+//! | 2 | 4 | what the next frame names as the header checksum of the frame before it |
+//! | 16 | 4 | how many events were given up; its seq is that of the first one |
+//! | 20 | 4 | when, seconds since 1970, unsigned |
 //!
 //! The body is the payload, then as many zeros as make its length a multiple of 8 together with one
 //! last byte, `5A`. So it has `(payload length + 1)` bytes, rounded up to a multiple of 8.
@@ -93,13 +101,15 @@
 //! 2. Byte 0 is `F1`, byte 47 is `1F`, bytes 7 and 44 to 46 are zero.
 //! 3. The header checksum fits.
 //! 4. The kind is known; an event has an event type other than 0 and no flags but 1 and 2; the
-//!    others have event type 0 and no flags; a mark has version, append time and payload length 0
-//!    and its own offset as `durable_end`; the seq is in its range.
+//!    others have no flags; marks and deletion records have event type 0; a mark has version, append
+//!    time and payload length 0 and its own offset as `durable_end`; the seq is in its range, and that of a
+//!    gap is so still when the number of events that it gave up is added.
 //! 5. The payload length is within its limit and the whole frame lies inside the segment.
 //! 6. `durable_end` is a multiple of 8, at least 8192, and at most the frame's own offset.
-//! 7. The previous checksum is the header checksum of the frame before.
+//! 7. The previous checksum is the header checksum of the frame before, or what a gap there says.
 //! 8. The seq is the next one: the segment's first seq, or one more than that of the last event in it.
-//!    Marks and deletion records use no seq up. Inside a batch only events follow.
+//!    Marks and deletion records use no seq up, a gap as many as it gave up. Inside a batch only events
+//!    and gaps follow; a gap ends the batch before it, and what follows may be the rest of one.
 //! 9. The body checksum fits. It covers padding and last byte, which are not looked at otherwise.
 //!
 //! An event frame that meets 1 to 8 but not 9, and whose body is zeros and a last byte `5A`, is
@@ -110,6 +120,17 @@
 //! first seq and the previous checksum that the later header names, and only zeros may follow. In the
 //! last segment it ends cleanly where only zeros, or nothing, follow. A batch of which the last event
 //! is missing there is not delivered: it was never acknowledged, and the next writer takes it away.
+//!
+//! # Gaps
+//!
+//! A gap stands where frames were lost that nothing could bring back, and that the owner of the store has
+//! given up. It fills the place of what was lost up to the next frame that is whole, with a payload of
+//! zeros, or has no payload where nothing followed. One that would be too long is followed by others that give no event
+//! up. Everything it says is in its header. It takes the chain up where the lost frames left it: the frame
+//! behind it names the header checksum of a frame that is no more. Where whole segments were lost, new
+//! ones stand in their place: a gap is the first frame of the first of them, and the others hold no frame. Seqs
+//! that were given up are never used again. For a witness (see below) a gap stands for the last event that it gave up,
+//! with its own header checksum; another checksum for an event of a gap means nothing.
 //!
 //! # Payloads
 //!
@@ -182,10 +203,12 @@ pub(crate) mod frame;
 #[cfg(test)]
 mod golden_tests;
 pub(crate) mod heal;
+pub(crate) mod loss;
 pub(crate) mod map;
 pub(crate) mod open;
 pub(crate) mod quarantine;
 pub(crate) mod recovery;
+mod salvage;
 pub(crate) mod segment;
 pub(crate) mod survey;
 pub(crate) mod tail;

@@ -13,6 +13,7 @@ use super::directory::LogDir;
 use super::heal::{self, Donor, Patch};
 use super::quarantine;
 use super::recovery::{Verdict, decide};
+use super::salvage::salvage;
 use super::segment::{self, FIRST_FRAME, HEADER_BLOCK, SegmentHeader, SegmentReader};
 use super::survey::{Sighting, Survey, Witness, survey};
 use super::tail;
@@ -148,8 +149,10 @@ pub(crate) fn repair(
     with: &mut OpenLog<'_>,
     dry_run: bool,
 ) -> Result<(Recovered, Vec<Finding>)> {
+    let mut done = Recovered::default();
+    salvage(log, dry_run, &mut done)?;
     let listing = log.list()?;
-    let mut done = Recovered { findings: listing.notes, ..Recovered::default() };
+    done.findings.extend(listing.notes);
     let mut lost = listing.refusals;
     if let Some(last) = listing.segments.last() {
         with.choose_witness(log, last.store, dry_run)?;
@@ -393,7 +396,8 @@ impl Mender<'_> {
     }
 }
 
-fn zero(file: &dyn DiskFile, from: u64, to: u64) -> std::io::Result<()> {
+/// Writes zeros to a stretch of a file.
+pub(super) fn zero(file: &dyn DiskFile, from: u64, to: u64) -> std::io::Result<()> {
     let zeros = vec![0; (to - from).min(1024 * 1024) as usize];
     let mut offset = from;
     while offset < to {

@@ -1,7 +1,7 @@
-//! Damaged bytes are kept, never thrown away: each stretch in a file of its own.
+//! Damaged bytes are kept, never thrown away: each stretch in a file of its own, or the whole file.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::disk::DiskFile;
 use crate::error::{Error, Result};
@@ -39,4 +39,24 @@ pub(crate) fn keep(log: &LogDir, file: &dyn DiskFile, number: u64, start: u64, e
     log.disk.sync_dir(&dir).map_err(wrap)?;
     log.disk.sync_dir(&log.store_dir).map_err(wrap)?;
     Ok(path)
+}
+
+/// Moves a whole file of the log's directory into `quarantine/`, durably. `None` where it is not there.
+pub(crate) fn move_file(log: &LogDir, path: &Path) -> Result<Option<PathBuf>> {
+    let dir = log.quarantine_dir();
+    let wrap = |error: io::Error| Error::io("move aside", path, error);
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    if !log.disk.list(&log.log_dir()).map_err(wrap)?.contains(&name) {
+        return Ok(None);
+    }
+    log.disk.create_dir(&dir).map_err(wrap)?;
+    let taken = log.disk.list(&dir).map_err(wrap)?;
+    let free = |attempt: &u32| !taken.contains(&format!("{name}-{attempt}.bin"));
+    let attempt = (0..u32::MAX).find(free).unwrap_or(u32::MAX);
+    let kept = dir.join(format!("{name}-{attempt}.bin"));
+    log.disk.rename(path, &kept).map_err(wrap)?;
+    for changed in [&dir, &log.log_dir(), &log.store_dir] {
+        log.disk.sync_dir(changed).map_err(wrap)?;
+    }
+    Ok(Some(kept))
 }

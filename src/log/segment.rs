@@ -122,18 +122,22 @@ pub(crate) enum HeaderRead {
     Newer(u32),
     /// Neither copy is sound, or they contradict each other.
     Damaged,
-    /// The file is too short to hold a header.
-    Short,
+    /// The file is too short to hold both copies. The first one, if it is there and sound.
+    Short(Option<SegmentHeader>),
 }
 
 /// Reads both copies of the header of an open segment.
 pub(crate) fn read_header(file: &dyn DiskFile, path: &Path) -> Result<HeaderRead> {
     let len = file.len().map_err(|error| Error::io("read the length of", path, error))?;
-    if len < FIRST_FRAME {
-        return Ok(HeaderRead::Short);
-    }
-    let mut raw = vec![0; FIRST_FRAME as usize];
+    let mut raw = vec![0; len.min(FIRST_FRAME) as usize];
     read_exact_at(file, &mut raw, 0).map_err(|error| Error::io_at("read", path, 0, error))?;
+    if len < FIRST_FRAME {
+        let first = raw.get(..HEADER_BLOCK as usize).map(SegmentHeader::decode);
+        return Ok(match first {
+            Some(Err(Some(version))) => HeaderRead::Newer(version),
+            first => HeaderRead::Short(first.and_then(std::result::Result::ok)),
+        });
+    }
     let (first, second) = raw.split_at(HEADER_BLOCK as usize);
     Ok(match (SegmentHeader::decode(first), SegmentHeader::decode(second)) {
         (Ok(header), Ok(copy)) if header == copy => HeaderRead::Sound { header, damaged_copy: None },
@@ -147,9 +151,19 @@ pub(crate) fn read_header(file: &dyn DiskFile, path: &Path) -> Result<HeaderRead
 /// Makes a segment file and returns it open for writing. On failure nothing was put into place,
 /// except where only the last directory sync failed.
 pub(crate) fn create(disk: &dyn Disk, dir: &Path, header: &SegmentHeader) -> Result<Arc<dyn DiskFile>> {
+    create_with(disk, dir, header, |_| Ok(()))
+}
+
+/// The same, with frames that `fill` writes before the file gets its name. Replaces a file of that name.
+pub(super) fn create_with(
+    disk: &dyn Disk,
+    dir: &Path,
+    header: &SegmentHeader,
+    fill: impl FnOnce(&dyn DiskFile) -> Result<()>,
+) -> Result<Arc<dyn DiskFile>> {
     let path = dir.join(file_name(header.number));
     let unfinished = dir.join(format!("{:020}{NEW_SUFFIX}", header.number));
-    let written = write_new(disk, &unfinished, header);
+    let written = write_new(disk, &unfinished, header, fill);
     let file = match written {
         Ok(file) => file,
         Err(error) => {
@@ -163,7 +177,12 @@ pub(crate) fn create(disk: &dyn Disk, dir: &Path, header: &SegmentHeader) -> Res
     Ok(file)
 }
 
-fn write_new(disk: &dyn Disk, path: &Path, header: &SegmentHeader) -> Result<Arc<dyn DiskFile>> {
+fn write_new(
+    disk: &dyn Disk,
+    path: &Path,
+    header: &SegmentHeader,
+    fill: impl FnOnce(&dyn DiskFile) -> Result<()>,
+) -> Result<Arc<dyn DiskFile>> {
     const CHUNK: u64 = 1024 * 1024;
     let file = match disk.create(path) {
         // A crash or a full disk left one in the making; nobody ever reads it.
@@ -181,6 +200,7 @@ fn write_new(disk: &dyn Disk, path: &Path, header: &SegmentHeader) -> Result<Arc
             .map_err(|error| Error::io_at("write", path, offset, error))?;
         offset = end;
     }
+    fill(file.as_ref())?;
     let copy = header.encode();
     for at in [0, HEADER_BLOCK] {
         file.write_all_at(&copy, at).map_err(|error| Error::io_at("write", path, at, error))?;

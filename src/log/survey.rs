@@ -33,11 +33,10 @@ impl Chain {
 
     /// Where the walk stands behind a frame.
     pub(crate) fn after(offset: u64, header: &Header) -> Self {
-        let is_event = header.kind == FrameKind::Event;
         Self {
             offset: offset + header.frame_len(),
-            seq: header.seq + u64::from(is_event),
-            previous: header.sum,
+            seq: header.next_seq(),
+            previous: header.link(),
             in_batch: header.more(),
         }
     }
@@ -97,7 +96,8 @@ pub(crate) fn frame_at(
     if header.previous != chain.previous {
         return Ok(Err(Fault::OutOfChain(header)));
     }
-    if header.seq != chain.seq || (chain.in_batch && header.kind != FrameKind::Event) {
+    let may_be_inside_batch = matches!(header.kind, FrameKind::Event | FrameKind::Gap);
+    if header.seq != chain.seq || (chain.in_batch && !may_be_inside_batch) {
         return Ok(Err(Fault::OutOfOrder(header)));
     }
     let seed = reader.seed.clone();
@@ -136,17 +136,26 @@ pub(crate) fn payload_at<'r>(
     Ok(&body_at(reader, offset, header)?[..header.payload_len as usize])
 }
 
-/// An event that somebody outside the log has seen there: its seq and its header's checksum.
+/// An event that somebody outside the log has seen there: its seq and the checksum of the header that
+/// tells of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Witness {
     pub(crate) seq: u64,
     pub(crate) sum: u32,
 }
 
+impl Witness {
+    /// What a frame makes a witness of: an event of itself, a gap of the last event given up.
+    pub(crate) fn of(header: &Header) -> Option<Self> {
+        let last = header.next_seq() - 1;
+        (last >= header.seq).then_some(Self { seq: last, sum: header.sum })
+    }
+}
+
 /// How a witness's event was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sighting {
-    /// It lies before this segment, or there is no witness.
+    /// It lies before this segment, or was given up as lost, or there is no witness.
     Elsewhere,
     /// It is here, and ends at this place.
     Here(Chain),
@@ -176,7 +185,7 @@ pub(crate) struct Survey {
     /// The last valid header behind X.
     pub(crate) beyond: Option<(u64, Header)>,
     pub(crate) sighting: Sighting,
-    /// The last event among the valid frames.
+    /// The last event among the valid frames, or the gap behind it.
     pub(crate) last_event: Option<Witness>,
     pub(crate) evidence: Evidence,
 }
@@ -189,6 +198,16 @@ pub(crate) fn survey(
     later: Option<&SegmentHeader>,
 ) -> Result<Survey> {
     let start = Chain::start_of(&reader.header);
+    survey_from(reader, start, witness, later)
+}
+
+/// The same from a place where a frame starts.
+pub(crate) fn survey_from(
+    reader: &mut SegmentReader,
+    start: Chain,
+    witness: Option<Witness>,
+    later: Option<&SegmentHeader>,
+) -> Result<Survey> {
     let (mut end, mut open_batch) = (start, None);
     let (mut proved_end, mut proved_seq) = (FIRST_FRAME, start.seq);
     let mut ends_in_mark = false;
@@ -207,14 +226,15 @@ pub(crate) fn survey(
         open_batch = header.more().then(|| open_batch.unwrap_or(end));
         end = Chain::after(frame.offset, &header);
         ends_in_mark = header.kind == FrameKind::Mark;
-        if header.kind == FrameKind::Event {
-            last_event = Some(Witness { seq: header.seq, sum: header.sum });
-        }
-        if let Some(witness) = witness
-            && header.kind == FrameKind::Event
-            && header.seq == witness.seq
-        {
-            sighting = if header.sum == witness.sum { Sighting::Here(end) } else { Sighting::Differs };
+        let Some(own) = Witness::of(&header) else { continue };
+        last_event = Some(own);
+        if let Some(witness) = witness.filter(|witness| witness.seq == own.seq) {
+            sighting = match header.kind {
+                _ if witness.sum == own.sum => Sighting::Here(end),
+                // It speaks of the event that was lost here.
+                FrameKind::Gap => Sighting::Elsewhere,
+                _ => Sighting::Differs,
+            };
         }
     };
     if witness.is_some_and(|witness| witness.seq >= end.seq) {

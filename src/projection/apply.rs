@@ -8,7 +8,10 @@ use crate::time::Timestamp;
 
 use super::row::{FoundRow, Row};
 use super::schema::Schema;
-use super::{Applied, Outcome, compare, write_applied};
+use super::{Applied, Outcome, Trouble, compare, write_applied};
+
+/// The reason why events have no rows that were lost and given up.
+pub(crate) const LOST: &str = "lost";
 
 /// What [`apply_in`] is given: rows and whatever else one stretch of the log holds.
 #[derive(Debug, Default)]
@@ -78,12 +81,33 @@ pub(crate) fn apply_in(db: &Connection, schema: &Schema, step: &Step, before: Ap
         absent.execute(params![*first as i64, *last as i64, "deleted"])?;
     }
     for (first, last, reason) in &step.absent {
+        if *reason == LOST {
+            changes.set_aside += set_aside_lost(db, schema, *first as i64, *last as i64)?;
+        }
         absent.execute(params![*first as i64, *last as i64, reason])?;
     }
     if let Some(applied) = step.applied {
         write_applied(db, applied)?;
     }
     Ok(changes)
+}
+
+/// Rows of events that were given up prove nothing any more, and may be all that is left of them.
+fn set_aside_lost(db: &Connection, schema: &Schema, first: i64, last: i64) -> Outcome<u64> {
+    let mut moved = 0;
+    loop {
+        let ids = compare::ids_between(db, schema, first, last, 512)?;
+        if ids.is_empty() {
+            return Ok(moved);
+        }
+        let before = moved;
+        for id in ids {
+            moved += set_aside(db, schema, id, "its event was lost and given up")?;
+        }
+        if moved == before {
+            return Err(Trouble::Unusable("rows of lost events cannot be set aside".into()));
+        }
+    }
 }
 
 /// Moves a row that no event explains into the table of such rows, as JSON.

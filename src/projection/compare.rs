@@ -142,6 +142,14 @@ pub(crate) fn is_absent(db: &Connection, seq: u64) -> Outcome<bool> {
     Ok(absent_between(db, seq, seq)? > 0)
 }
 
+/// Whether the database says that event `seq` was deleted.
+pub(crate) fn was_deleted(db: &Connection, seq: u64) -> Outcome<bool> {
+    let mut query = db.prepare_cached(
+        "SELECT 1 FROM synclog_absent WHERE ?1 BETWEEN first AND last AND reason IN ('deleted', 'erased')",
+    )?;
+    Ok(query.exists([seq as i64])?)
+}
+
 /// How many of the seqs from `first` to `last` lack a row, by counting.
 pub(crate) fn lacking_between(db: &Connection, schema: &Schema, first: u64, last: u64) -> Outcome<u64> {
     if first > last {

@@ -23,7 +23,7 @@ use crate::error::Error;
 use crate::event::Value;
 use crate::store_id::StoreId;
 
-pub(crate) use apply::{Changes, Step, apply_in};
+pub(crate) use apply::{Changes, LOST, Step, apply_in};
 use row::{FoundRow, Row};
 use schema::{PROJECTION_VERSION, Schema};
 

@@ -73,7 +73,7 @@ impl Rebuild {
     fn has_row(&self, id: i64) -> Outcome<bool> {
         let sql = format!("SELECT 1 FROM {} WHERE id = ?1", self.schema.table);
         let there = self.db.prepare_cached(&sql)?.exists([id])?;
-        Ok(there || (id > 0 && super::compare::is_absent(&self.db, id as u64)?))
+        Ok(there || (id > 0 && super::compare::was_deleted(&self.db, id as u64)?))
     }
 
     fn keep_set_aside(&self, old: &Connection) {

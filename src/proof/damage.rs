@@ -37,7 +37,7 @@ fn assert_named_or_whole(disk: &SimDisk, whole: &Ledger, witness: Option<Witness
             }
             // An erasure without a record of it is damage as well.
             Entry::Damage(_) | Entry::Erased { .. } => named = true,
-            Entry::Deletion { .. } => panic!("{context}"),
+            Entry::Deletion { .. } | Entry::Gap { .. } => panic!("{context}"),
         }
     }
     assert!(named || count == whole.acknowledged.len(), "P3: {count} events and no word of it: {context}");

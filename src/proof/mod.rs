@@ -2,11 +2,12 @@
 //! what must hold after each of them. Built for tests alone.
 //!
 //! [`disk`] is the disk. [`crash`] takes crashes, [`damage`] damaged bytes,
-//! [`reads`] the rest.
+//! [`loss`] what is given up, [`reads`] the rest.
 
 mod crash;
 mod damage;
 pub(crate) mod disk;
+mod loss;
 mod reads;
 
 use std::collections::BTreeMap;
@@ -48,7 +49,11 @@ pub(crate) fn open_log(
     if !log.list()?.any {
         return create(&log, LIMITS, 1);
     }
-    open(&log, OpenLog { limits: LIMITS, witness, donor, busy: None, trust_log: false, tail: None })
+    open(&log, open_with(witness, donor))
+}
+
+pub(crate) fn open_with(witness: Option<Witness>, donor: &mut dyn Donor) -> OpenLog<'_> {
+    OpenLog { limits: LIMITS, witness, donor, busy: None, trust_log: false, tail: None }
 }
 
 /// Every event in the log: seq, header, payload; panics on damage unless `lenient`.

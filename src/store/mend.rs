@@ -9,10 +9,12 @@ use crate::event::Event;
 use crate::finding::Finding;
 use crate::lock::WriterLock;
 use crate::log::directory::LogDir;
+use crate::log::loss;
 use crate::log::open::OpenLog;
 use crate::log::writer::Limits;
 use crate::projection::schema::Schema;
 use crate::replay::{ReplayReport, RowDonor};
+use crate::time::Timestamp;
 
 use super::{OpenReport, Options, Store, open};
 
@@ -26,8 +28,14 @@ pub struct RepairReport {
     pub findings: Vec<Finding>,
     /// Files with the bytes that were put aside.
     pub quarantined: Vec<PathBuf>,
-    /// What could not be brought back.
+    /// What could not be brought back. Appends are refused while there is any.
     pub lost: Vec<Finding>,
+    /// How many events [`Store::accept_loss`] would have to name to give up what is lost. Where damaged
+    /// bytes do not tell how many events they held, as many are counted as could have been there. `None`
+    /// where nothing is lost, where giving up does not help, and where a repair must come first.
+    pub acceptable: Option<u64>,
+    /// Events that were given up by this call.
+    pub given_up: u64,
 }
 
 impl<E: Event> Store<E> {
@@ -97,6 +105,12 @@ impl<E: Event> Store<E> {
             busy: peeked.busy,
         };
         let (done, lost) = crate::log::open::repair(&log, &mut with, dry_run)?;
+        let settled = !dry_run || done.healed_events == 0;
+        let acceptable = if lost.is_empty() || !settled || with.busy.is_some() {
+            None
+        } else {
+            loss::plan(&log, peeked.witness)?.map(|plan| plan.events())
+        };
         drop(lock);
         if trust_log && !dry_run && lost.is_empty() {
             // The rows beyond the log's end are set aside, and the applied seq is the log's again.
@@ -110,6 +124,42 @@ impl<E: Event> Store<E> {
             findings: done.findings,
             quarantined: done.quarantined,
             lost,
+            acceptable,
+            given_up: 0,
         })
+    }
+
+    /// Repairs, and gives up what could not be brought back, if that are `events` events: a gap is written
+    /// where they were, so that the log says so ever after, and appends are taken again. Damaged bytes are
+    /// kept in `quarantine/`, rows of what was lost are set aside. With another number nothing is given up,
+    /// and the report says which number it would have to be.
+    ///
+    /// A lost event is gone for good where no copy of it exists: look for one first.
+    pub fn accept_loss(dir: impl AsRef<Path>, options: Options, events: u64) -> Result<RepairReport> {
+        let dir = dir.as_ref();
+        let mut report = Self::repair(dir, options.clone(), false, false)?;
+        if report.acceptable != Some(events) {
+            return Ok(report);
+        }
+        let schema = Schema::new(&E::TABLE)?;
+        let dir = crate::disk::absolute(dir).map_err(|error| Error::io("resolve", dir, error))?;
+        let log = LogDir::new(Arc::new(RealDisk), &dir);
+        let lock = WriterLock::acquire(&dir, options.lock_wait)?;
+        // Looked at again under this lock: somebody may have mended it meanwhile.
+        let store = log.list()?.segments.last().map(|header| header.store);
+        let peeked = open::peek(&dir, &schema, store, options.projection_wait);
+        let Some(plan) = loss::plan(&log, peeked.witness)?.filter(|plan| plan.events() == events) else {
+            return Ok(report);
+        };
+        let mut done = loss::give_up(&log, &plan, Timestamp::now().as_micros())?;
+        report.findings.append(&mut done.findings);
+        report.quarantined.append(&mut done.quarantined);
+        report.given_up = events;
+        report.acceptable = None;
+        report.lost.clear();
+        drop((lock, peeked));
+        let (_, opened) = Self::replay(&dir, options, false)?;
+        report.findings.extend(opened.findings);
+        Ok(report)
     }
 }

@@ -169,6 +169,9 @@ impl Projector {
         let (mut cursor, _) = view.cursor(applied.seq, false)?;
         Ok(match cursor.next()? {
             Some(Entry::Event { header, .. }) => header.seq == applied.seq && header.sum == applied.sum,
+            Some(Entry::Gap { header, .. }) => {
+                header.next_seq() == applied.seq + 1 && header.sum == applied.sum
+            }
             Some(Entry::Erased { .. }) => true,
             _ => false,
         })
@@ -179,8 +182,8 @@ impl Projector {
         let (mut cursor, _) = view.cursor(view.last_seq(), false)?;
         let mut applied = Applied::default();
         while let Some(entry) = cursor.next()? {
-            if let Entry::Event { header, .. } = entry {
-                applied = Applied { seq: header.seq, sum: header.sum };
+            if let Entry::Event { header, .. } | Entry::Gap { header, .. } = entry {
+                applied = Applied { seq: header.next_seq() - 1, sum: header.sum };
             }
         }
         Ok(applied)
@@ -210,11 +213,11 @@ impl Projector {
                 let differing = projection.read_back(&stretch.step.rows)?;
                 let wrong = |seq: u64| differing.iter().any(|(found, _)| *found == seq);
                 stretch.step.rows.retain(|row| wrong(row.seq));
-                if stretch.step.rows.is_empty() {
+                if stretch.step.rows.is_empty() && stretch.step.absent.is_empty() {
                     continue;
                 }
-                let rows = stretch.step.rows;
-                let changes = projection.apply(&Step { rows: rows.clone(), ..Step::default() })?;
+                let (rows, absent) = (stretch.step.rows, stretch.step.absent);
+                let changes = projection.apply(&Step { rows: rows.clone(), absent, ..Step::default() })?;
                 self.report.restored += changes.restored;
                 self.report.replaced += changes.replaced;
                 replay::verify_step(projection, &rows, &mut self.report, &mut self.findings)?;

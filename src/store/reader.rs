@@ -22,6 +22,7 @@ use crate::log::view::LogView;
 use crate::log::writer::Position;
 use crate::projection::schema::Schema;
 use crate::projection::{self, Connection, Outcome, Trouble};
+use crate::replay::gap_finding;
 use crate::store_id::StoreId;
 use crate::time::Timestamp;
 
@@ -53,6 +54,8 @@ pub enum Item<E> {
     Event(Stored<E>),
     /// An event of a kind or version that this program does not know.
     Unknown(Finding),
+    /// Events that were lost, and that somebody has given up with [`Store::accept_loss`](super::Store::accept_loss).
+    Lost(Finding),
     /// Something that must be there is not, or not whole. Reading goes on behind it.
     Damage(Finding),
 }
@@ -322,6 +325,10 @@ impl<E: Event> Iterator for Items<E> {
                 }
                 Entry::Erased { seq, segment, offset } => {
                     self.erasures.erased(seq, self.log.segment_path(segment), offset);
+                }
+                Entry::Gap { header, segment, offset } => {
+                    let path = self.log.segment_path(segment);
+                    return Some(Ok(Item::Lost(gap_finding(&header).at(path, offset))));
                 }
                 Entry::Damage(finding) => return Some(Ok(Item::Damage(finding))),
             }

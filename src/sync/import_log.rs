@@ -108,13 +108,13 @@ impl SyncLog {
                     // What is unreadable might be what the source holds.
                     return Err(Error::Damaged { dir: store.dir().into(), findings: vec![finding] });
                 }
-                Item::Unknown(_) => {}
+                Item::Unknown(_) | Item::Lost(_) => {}
             }
         }
         let rows = reader.connect().ok();
         Ok(matcher.plan(|record| {
             record.origin().filter(|origin| origin.store == store.id()).is_some_and(|origin| {
-                rows.as_ref().is_some_and(|(db, _)| compare::is_absent(db, origin.seq).unwrap_or(false))
+                rows.as_ref().is_some_and(|(db, _)| compare::was_deleted(db, origin.seq).unwrap_or(false))
             })
         }))
     }

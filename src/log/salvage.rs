@@ -1,0 +1,127 @@
+//! Whole files that are no segments as they stand, and whose frames may be sound all the same: of the
+//! wrong length, or without a header. They are put together again; what is missing in them is then
+//! damage like any other.
+
+use std::sync::Arc;
+
+use crate::disk::DiskFile;
+use crate::error::{Error, Result};
+use crate::finding::{Finding, FindingKind};
+use crate::store_id::StoreId;
+
+use super::directory::{LogDir, Unfit, Unusable};
+use super::frame::{HEADER_LEN, Seed, decode_header};
+use super::open::Recovered;
+use super::quarantine;
+use super::segment::{self, FIRST_FRAME, HEADER_BLOCK, MAX_SEGMENT, SegmentHeader, SegmentReader};
+use super::survey::{Chain, survey};
+use super::tail;
+
+/// Puts every file together again for which that is possible.
+pub(super) fn salvage(log: &LogDir, dry_run: bool, done: &mut Recovered) -> Result<()> {
+    let listing = log.list()?;
+    for unusable in &listing.unusable {
+        let header = match unusable.why {
+            Unfit::Foreign => None,
+            Unfit::Length(header) => Some(header),
+            Unfit::Header => infer_header(log, unusable, &listing.segments)?,
+        };
+        let Some(header) = header else { continue };
+        let path = log.segment_path(header.number);
+        let lacks = match unusable.why {
+            Unfit::Length(_) => format!("its {} bytes are made {} again", unusable.len, header.size),
+            _ => "its header is made again from its frames and its neighbours".into(),
+        };
+        if dry_run {
+            done.findings
+                .push(Finding::new(FindingKind::HealedFrame, format!("would be: {lacks}")).at(path, 0));
+            continue;
+        }
+        let file = log.open_file(header.number, false)?;
+        let kept = quarantine::keep(log, file.as_ref(), header.number, 0, unusable.len)?;
+        copy(log, file.as_ref(), unusable.len, &header)?;
+        let what = format!("{lacks}; the old file is in {}", kept.display());
+        done.findings.push(Finding::new(FindingKind::HealedFrame, what).at(path, 0));
+        done.quarantined.push(kept);
+    }
+    Ok(())
+}
+
+/// What the header must have said: by the first frame, or by the end of the segment before.
+fn infer_header(
+    log: &LogDir,
+    unusable: &Unusable,
+    segments: &[SegmentHeader],
+) -> Result<Option<SegmentHeader>> {
+    let number = unusable.number;
+    let neighbour = segments.iter().min_by_key(|header| header.number.abs_diff(number));
+    let store = match neighbour {
+        Some(header) => Some(header.store),
+        None => tail::read(log)?.map(|(store, _)| store),
+    };
+    let (Some(store), size) = (store, unusable.len.next_multiple_of(HEADER_BLOCK)) else { return Ok(None) };
+    if unusable.len < FIRST_FRAME + HEADER_LEN as u64 || size > MAX_SEGMENT {
+        return Ok(None);
+    }
+    let Some((start, created_at)) = first_frame(log, unusable, store)?
+        .map_or_else(|| end_of_predecessor(log, number, segments), |found| Ok(Some(found)))?
+    else {
+        return Ok(None);
+    };
+    Ok(Some(SegmentHeader {
+        store,
+        number,
+        first_seq: start.seq,
+        first_retained: neighbour.map_or(1, |header| header.first_retained).min(start.seq),
+        size,
+        created_at,
+        previous: start.previous,
+    }))
+}
+
+/// What the header of the first frame says of the frame before it. Its checksum proves that it stood here.
+fn first_frame(log: &LogDir, unusable: &Unusable, store: StoreId) -> Result<Option<(Chain, i64)>> {
+    let file = log.open_file(unusable.number, false)?;
+    let mut raw = [0; HEADER_LEN];
+    crate::disk::read_exact_at(file.as_ref(), &mut raw, FIRST_FRAME)
+        .map_err(|error| Error::io_at("read", &log.segment_path(unusable.number), FIRST_FRAME, error))?;
+    let seed = Seed::new(store, unusable.number);
+    Ok(decode_header(&seed, FIRST_FRAME, &raw, FIRST_FRAME, MAX_SEGMENT).ok().map(|header| {
+        let (seq, previous) = (header.seq, header.previous);
+        (Chain { offset: FIRST_FRAME, seq, previous, in_batch: false }, header.appended_at)
+    }))
+}
+
+/// Where the segment before ends, if it can be read to its end.
+fn end_of_predecessor(log: &LogDir, number: u64, segments: &[SegmentHeader]) -> Result<Option<(Chain, i64)>> {
+    let created_at = crate::time::Timestamp::now().as_micros();
+    if number == 1 {
+        let start = Chain { offset: FIRST_FRAME, seq: 1, previous: 0, in_batch: false };
+        return Ok(Some((start, created_at)));
+    }
+    let Some(before) = segments.iter().find(|header| header.number == number - 1) else { return Ok(None) };
+    let file: Arc<dyn DiskFile> = log.open_file(before.number, false)?;
+    let mut reader = SegmentReader::new(log.segment_path(before.number), *before, file);
+    let surveyed = survey(&mut reader, None, None)?;
+    let whole = surveyed.evidence.rest_is_zero && surveyed.open_batch.is_none();
+    Ok(whole.then_some((surveyed.end, created_at)))
+}
+
+/// Makes the segment anew from the bytes behind the headers, and puts it in the place of the old file.
+fn copy(log: &LogDir, from: &dyn DiskFile, len: u64, header: &SegmentHeader) -> Result<()> {
+    let path = log.segment_path(header.number);
+    let wrap = |error| Error::io("put together", &path, error);
+    segment::create_with(log.disk.as_ref(), &log.log_dir(), header, |new| {
+        let end = len.min(header.size);
+        let mut buf = Vec::new();
+        let mut offset = FIRST_FRAME;
+        while offset < end {
+            buf.resize((end - offset).min(1024 * 1024) as usize, 0);
+            crate::disk::read_exact_at(from, &mut buf, offset).map_err(wrap)?;
+            new.write_all_at(&buf, offset).map_err(wrap)?;
+            offset += buf.len() as u64;
+        }
+        Ok(())
+    })?;
+    Ok(())
+}
