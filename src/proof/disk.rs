@@ -1,18 +1,20 @@
 //! A disk in memory that fails on demand: for tests of the log.
 //!
-//! Every file has what a sync has made durable and what the page cache holds; every directory
-//! likewise. A power cut keeps any subset of the unsynced sectors, and any prefix of the unsynced
-//! changes of names. A kill keeps the page cache. A fault makes one operation fail, or it and all
-//! that follow.
+//! [`super::sectors`] says what a power cut makes of bytes, [`super::tree`] what it makes of names.
+//! Here are the calls: counted, made to fail, and recorded one by one, so that a test can go back to
+//! the moment after any of them. A kill keeps the page cache. Directories are different from files in
+//! one thing: after a failed sync their changes stay pending, because a file system that cannot write
+//! its own journal takes no more writes at all.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::disk::{Disk, DiskFile};
 
-const SECTOR: usize = 512;
+use super::sectors::SECTOR;
+use super::tree::Tree;
 
 /// A small generator, so that a failing case can be run again by its seed.
 #[derive(Clone)]
@@ -39,37 +41,10 @@ impl Rng {
     }
 }
 
-#[derive(Default, Clone)]
-struct Inode {
-    durable: Vec<u8>,
-    cache: Vec<u8>,
-}
-
-#[derive(Clone)]
-enum NameChange {
-    Link(PathBuf, usize),
-    Rename(PathBuf, PathBuf),
-    Unlink(PathBuf),
-}
-
-#[derive(Default)]
-struct State {
-    inodes: Vec<Inode>,
-    names: BTreeMap<PathBuf, usize>,
-    durable_names: BTreeMap<PathBuf, usize>,
-    journal: Vec<NameChange>,
-    dirs: Vec<PathBuf>,
-    operations: u64,
-    fault: Option<Fault>,
-    reads_fail: Option<(PathBuf, u64)>,
-    syncs: u64,
-    full: bool,
-}
-
-/// Which operation fails, and what becomes of it.
+/// Which call that changes something fails, and what becomes of it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fault {
-    /// The operation, counted from 0 over writes, syncs, creations, renames and removals.
+    /// The call, counted from 0 over writes, syncs, creations, renames and removals.
     pub(crate) at: u64,
     /// The process dies there: everything after it fails as well.
     pub(crate) fatal: bool,
@@ -79,6 +54,54 @@ pub(crate) struct Fault {
     pub(crate) errno: i32,
 }
 
+/// Which call that reads fails: opening, listing, reading, asking for a length.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReadFault {
+    pub(crate) at: u64,
+    /// All that follow fail as well.
+    pub(crate) forever: bool,
+    pub(crate) errno: i32,
+}
+
+/// What kind of call changed the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    Write { file: usize, from: usize, to: usize },
+    Sync,
+    Create,
+    Rename,
+    Remove,
+    CreateDir,
+    SyncDir,
+    /// No call: the script took a step.
+    Step,
+}
+
+/// The disk as it was after a call.
+#[derive(Clone)]
+pub(crate) struct Point {
+    pub(crate) tree: Tree,
+    pub(crate) call: Call,
+    /// How far the script was.
+    pub(crate) step: usize,
+}
+
+#[derive(Default)]
+struct State {
+    tree: Tree,
+    operations: u64,
+    fault: Option<Fault>,
+    reads: u64,
+    read_fault: Option<ReadFault>,
+    reads_fail: Option<(PathBuf, u64)>,
+    syncs: u64,
+    writes: u64,
+    /// Bytes by which files can still grow.
+    free: Option<usize>,
+    points: Option<Vec<Point>>,
+    step: usize,
+}
+
 /// The disk. Clones share it.
 #[derive(Clone, Default)]
 pub(crate) struct SimDisk(Arc<Mutex<State>>);
@@ -86,21 +109,38 @@ pub(crate) struct SimDisk(Arc<Mutex<State>>);
 struct SimFile {
     disk: SimDisk,
     path: PathBuf,
-    inode: usize,
+    file: usize,
+    writable: bool,
 }
 
-fn apply(names: &mut BTreeMap<PathBuf, usize>, change: &NameChange) {
-    match change {
-        NameChange::Link(path, inode) => {
-            names.insert(path.clone(), *inode);
-        }
-        NameChange::Rename(from, to) => {
-            if let Some(inode) = names.remove(from) {
-                names.insert(to.clone(), inode);
+impl State {
+    /// Counts a call; an error where it is to fail.
+    fn operate(&mut self) -> Result<(), (io::Error, usize)> {
+        let now = self.operations;
+        self.operations += 1;
+        match self.fault {
+            Some(fault) if now == fault.at || (fault.fatal && now > fault.at) => {
+                let partial = if now == fault.at { fault.partial } else { 0 };
+                Err((io::Error::from_raw_os_error(fault.errno), partial))
             }
+            _ => Ok(()),
         }
-        NameChange::Unlink(path) => {
-            names.remove(path);
+    }
+
+    fn read(&mut self) -> io::Result<()> {
+        let now = self.reads;
+        self.reads += 1;
+        match self.read_fault {
+            Some(fault) if now == fault.at || (fault.forever && now > fault.at) => {
+                Err(io::Error::from_raw_os_error(fault.errno))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn record(&mut self, call: Call) {
+        if let Some(points) = &mut self.points {
+            points.push(Point { tree: self.tree.clone(), call, step: self.step });
         }
     }
 }
@@ -110,32 +150,33 @@ impl SimDisk {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn from_tree(tree: Tree) -> Self {
+        Self(Arc::new(Mutex::new(State { tree, ..State::default() })))
+    }
+
+    /// A copy of names and bytes, with everything that is pending.
+    pub(crate) fn tree(&self) -> Tree {
+        self.state().tree.clone()
+    }
+
     /// Makes the directory above the store.
     pub(crate) fn create_parents(&self) {
-        let mut state = self.state();
-        state.dirs.extend([PathBuf::from("/parent"), PathBuf::from("/parent/store")]);
+        self.add_dir(Path::new("/parent/store"));
     }
 
     /// Makes a directory and all above it.
     pub(crate) fn add_dir(&self, dir: &Path) {
-        self.state().dirs.extend(dir.ancestors().map(Path::to_path_buf));
+        self.state().tree.add_dirs(dir);
     }
 
-    /// Whether files can still be made or grow.
+    /// Whether files can still grow.
     pub(crate) fn set_full(&self, full: bool) {
-        self.state().full = full;
+        self.set_free(full.then_some(0));
     }
 
-    /// A copy of nothing but what was synced.
-    pub(crate) fn after_worst_power_cut(&self) -> Self {
-        let copy = self.after_kill();
-        let mut state = copy.state();
-        for inode in &mut state.inodes {
-            inode.cache.clone_from(&inode.durable);
-        }
-        state.names = state.durable_names.clone();
-        drop(state);
-        copy
+    /// By how many bytes files can still grow; `None` for no limit.
+    pub(crate) fn set_free(&self, free: Option<usize>) {
+        self.state().free = free;
     }
 
     pub(crate) fn set_fault(&self, fault: Option<Fault>) {
@@ -144,12 +185,29 @@ impl SimDisk {
         state.operations = 0;
     }
 
+    pub(crate) fn set_read_fault(&self, fault: Option<ReadFault>) {
+        let mut state = self.state();
+        state.read_fault = fault;
+        state.reads = 0;
+    }
+
+    /// Calls since the fault was set that would change something.
     pub(crate) fn operations(&self) -> u64 {
         self.state().operations
     }
 
+    /// Calls since the fault was set that only read.
+    pub(crate) fn reads(&self) -> u64 {
+        self.state().reads
+    }
+
     pub(crate) fn syncs(&self) -> u64 {
         self.state().syncs
+    }
+
+    /// Writes that were tried.
+    pub(crate) fn writes(&self) -> u64 {
+        self.state().writes
     }
 
     /// Reads that touch this byte fail with EIO.
@@ -157,160 +215,130 @@ impl SimDisk {
         self.state().reads_fail = place;
     }
 
+    /// From now on the disk is kept as it was after each call.
+    pub(crate) fn record(&self) {
+        self.state().points = Some(Vec::new());
+    }
+
+    /// Keeps the disk as it is now, and gives what follows this number.
+    pub(crate) fn step(&self, step: usize) {
+        let mut state = self.state();
+        state.step = step;
+        state.record(Call::Step);
+    }
+
+    pub(crate) fn take_points(&self) -> Vec<Point> {
+        self.state().points.take().unwrap_or_default()
+    }
+
     /// The page cache's bytes of a file.
     pub(crate) fn bytes(&self, path: &Path) -> Vec<u8> {
         let state = self.state();
-        state.inodes[state.names[path]].cache.clone()
+        state.tree.file(state.tree.file_at(path).expect("a file")).cache().to_vec()
     }
 
     /// Puts bytes into a file, in cache and on disk alike.
     pub(crate) fn put(&self, path: &Path, bytes: Vec<u8>) {
-        let mut state = self.state();
-        let inode = if let Some(inode) = state.names.get(path) {
-            *inode
-        } else {
-            state.inodes.push(Inode::default());
-            let inode = state.inodes.len() - 1;
-            state.names.insert(path.into(), inode);
-            state.durable_names.insert(path.into(), inode);
-            inode
-        };
-        state.inodes[inode] = Inode { durable: bytes.clone(), cache: bytes };
+        self.state().tree.put(path, bytes);
+    }
+
+    /// Changes bytes of a file, in cache and on disk alike.
+    pub(crate) fn damage(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut bytes = self.bytes(path);
+        change(&mut bytes);
+        self.put(path, bytes);
+    }
+
+    pub(crate) fn flip_bit(&self, path: &Path, at: usize, bit: u32) {
+        self.damage(path, |bytes| bytes[at] ^= 1 << bit);
+    }
+
+    pub(crate) fn zero_sector(&self, path: &Path, sector: usize) {
+        self.damage(path, |bytes| bytes[sector * SECTOR..(sector + 1) * SECTOR].fill(0));
+    }
+
+    pub(crate) fn swap_sectors(&self, path: &Path, one: usize, other: usize) {
+        self.damage(path, |bytes| {
+            for index in 0..SECTOR {
+                bytes.swap(one * SECTOR + index, other * SECTOR + index);
+            }
+        });
+    }
+
+    pub(crate) fn truncate(&self, path: &Path, len: usize) {
+        self.damage(path, |bytes| bytes.truncate(len));
     }
 
     pub(crate) fn paths(&self) -> Vec<PathBuf> {
-        self.state().names.keys().cloned().collect()
+        self.state().tree.paths()
     }
 
     /// A copy of what is in the page cache: as after a kill.
     pub(crate) fn after_kill(&self) -> Self {
-        let state = self.state();
-        Self(Arc::new(Mutex::new(State {
-            inodes: state.inodes.clone(),
-            names: state.names.clone(),
-            durable_names: state.durable_names.clone(),
-            journal: state.journal.clone(),
-            dirs: state.dirs.clone(),
-            ..State::default()
-        })))
+        Self::from_tree(self.tree())
+    }
+
+    /// A copy of nothing but what was synced.
+    pub(crate) fn after_worst_power_cut(&self) -> Self {
+        Self::from_tree(self.tree().cut(&mut |count| count - 1))
     }
 
     /// A copy of what a power cut leaves.
     pub(crate) fn after_power_cut(&self, rng: &mut Rng) -> Self {
-        let state = self.state();
-        let mut inodes = Vec::new();
-        for inode in &state.inodes {
-            let mut bytes = inode.durable.clone();
-            // A file's new length may or may not have arrived.
-            if inode.cache.len() != bytes.len() && rng.chance(50) {
-                bytes.resize(inode.cache.len(), 0);
-            }
-            for start in (0..bytes.len()).step_by(SECTOR) {
-                let end = (start + SECTOR).min(bytes.len()).min(inode.cache.len());
-                if start < end && inode.cache[start..end] != bytes[start..end] && rng.chance(50) {
-                    bytes[start..end].copy_from_slice(&inode.cache[start..end]);
-                }
-            }
-            inodes.push(Inode { durable: bytes.clone(), cache: bytes });
-        }
-        let mut names = state.durable_names.clone();
-        let kept = rng.below(state.journal.len() as u64 + 1) as usize;
-        state.journal[..kept].iter().for_each(|change| apply(&mut names, change));
-        Self(Arc::new(Mutex::new(State {
-            inodes,
-            durable_names: names.clone(),
-            names,
-            dirs: state.dirs.clone(),
-            ..State::default()
-        })))
+        Self::from_tree(self.tree().cut(&mut |count| rng.below(count as u64) as usize))
     }
 
-    /// Counts an operation; an error where it is to fail.
-    fn operate(&self) -> Result<(), (io::Error, usize)> {
+    /// A call that changes names.
+    fn change<T>(&self, call: Call, change: impl FnOnce(&mut Tree) -> io::Result<T>) -> io::Result<T> {
         let mut state = self.state();
-        let now = state.operations;
-        state.operations += 1;
-        match state.fault {
-            Some(fault) if now == fault.at || (fault.fatal && now > fault.at) => {
-                let partial = if now == fault.at { fault.partial } else { 0 };
-                Err((io::Error::from_raw_os_error(fault.errno), partial))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn change_names(&self, change: NameChange) -> io::Result<()> {
-        self.operate().map_err(|(error, _)| error)?;
-        let mut state = self.state();
-        apply(&mut state.names, &change);
-        state.journal.push(change);
-        Ok(())
+        state.operate().map_err(|(error, _)| error)?;
+        let done = change(&mut state.tree)?;
+        state.record(call);
+        Ok(done)
     }
 }
 
 impl Disk for SimDisk {
-    fn open(&self, path: &Path, _writable: bool) -> io::Result<Box<dyn DiskFile>> {
-        let inode = *self.state().names.get(path).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Box::new(SimFile { disk: self.clone(), path: path.into(), inode }))
+    fn open(&self, path: &Path, writable: bool) -> io::Result<Box<dyn DiskFile>> {
+        let mut state = self.state();
+        state.read()?;
+        let file = state.tree.file_at(path).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Box::new(SimFile { disk: self.clone(), path: path.into(), file, writable }))
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let inode = {
-            let mut state = self.state();
-            if state.names.contains_key(path) {
-                return Err(io::ErrorKind::AlreadyExists.into());
-            }
-            state.inodes.push(Inode::default());
-            state.inodes.len() - 1
-        };
-        self.change_names(NameChange::Link(path.into(), inode))?;
-        Ok(Box::new(SimFile { disk: self.clone(), path: path.into(), inode }))
+        let file = self.change(Call::Create, |tree| tree.create(path))?;
+        Ok(Box::new(SimFile { disk: self.clone(), path: path.into(), file, writable: true }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.change_names(NameChange::Rename(from.into(), to.into()))
+        self.change(Call::Rename, |tree| tree.rename(from, to))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        if !self.state().names.contains_key(path) {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        self.change_names(NameChange::Unlink(path.into()))
+        self.change(Call::Remove, |tree| tree.remove(path))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.state();
-        if !state.dirs.iter().any(|dir| dir == path) {
-            state.dirs.push(path.into());
-        }
-        Ok(())
+        self.change(Call::CreateDir, |tree| tree.create_dir(path))
     }
 
-    fn sync_dir(&self, _path: &Path) -> io::Result<()> {
-        self.operate().map_err(|(error, _)| error)?;
-        let mut state = self.state();
-        state.durable_names = state.names.clone();
-        state.journal.clear();
-        Ok(())
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.change(Call::SyncDir, |tree| tree.sync_dir(path))
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        let state = self.state();
-        if !state.dirs.iter().any(|dir| dir == path) {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        let inside = state.names.keys().chain(&state.dirs).filter(|name| name.parent() == Some(path));
-        let mut names: Vec<String> =
-            inside.filter_map(|name| Some(name.file_name()?.to_string_lossy().into_owned())).collect();
-        names.sort();
-        Ok(names)
+        let mut state = self.state();
+        state.read()?;
+        state.tree.list(path)
     }
 }
 
 impl DiskFile for SimFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let state = self.disk.state();
-        let cache = &state.inodes[self.inode].cache;
+        let mut state = self.disk.state();
+        state.read()?;
+        let cache = state.tree.file(self.file).cache();
         let start = (offset as usize).min(cache.len());
         let end = (start + buf.len()).min(cache.len());
         if let Some((path, at)) = &state.reads_fail
@@ -324,42 +352,55 @@ impl DiskFile for SimFile {
     }
 
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        let (written, result) = match self.disk.operate() {
-            Ok(()) => (buf.len(), Ok(())),
-            // The kernel copies page by page, so a write that is cut off ends at a sector's end.
-            Err((error, partial)) => {
-                let end = (offset as usize + partial.min(buf.len())) / SECTOR * SECTOR;
-                (end.saturating_sub(offset as usize), Err(error))
-            }
-        };
-        if written == 0 {
-            return result;
-        }
+        assert!(self.writable, "a file that was opened for reading is written to");
+        let from = offset as usize;
         let mut state = self.disk.state();
-        let full = state.full;
-        let cache = &mut state.inodes[self.inode].cache;
-        let end = offset as usize + written;
-        if full && cache.len() < end {
-            return Err(io::Error::from_raw_os_error(28));
+        state.writes += 1;
+        let (mut to, mut result) = match state.operate() {
+            Ok(()) => (from + buf.len(), Ok(())),
+            Err((error, partial)) => (from + partial.min(buf.len()), Err(error)),
+        };
+        let len = state.tree.file(self.file).cache().len();
+        if let Some(free) = state.free
+            && to.saturating_sub(len) > free
+        {
+            to = len + free;
+            result = result.and(Err(io::Error::from_raw_os_error(28)));
         }
-        if cache.len() < end {
-            cache.resize(end, 0);
+        if result.is_err() {
+            // The kernel copies page by page, so a write that is cut off ends at a sector's end.
+            to = (to / SECTOR * SECTOR).max(from);
         }
-        cache[offset as usize..end].copy_from_slice(&buf[..written]);
+        if to > from {
+            if let Some(free) = &mut state.free {
+                *free -= to.saturating_sub(len);
+            }
+            state.tree.file_mut(self.file).write(&buf[..to - from], from);
+            state.record(Call::Write { file: self.file, from, to });
+        }
         result
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.disk.operate().map_err(|(error, _)| error)?;
         let mut state = self.disk.state();
         state.syncs += 1;
-        let inode = &mut state.inodes[self.inode];
-        inode.durable = inode.cache.clone();
-        Ok(())
+        let operated = state.operate();
+        if state.tree.file(self.file).is_settled() {
+            return operated.map_err(|(error, _)| error);
+        }
+        let content = state.tree.file_mut(self.file);
+        match operated {
+            Ok(()) => content.sync(),
+            Err(_) => content.fail_sync(),
+        }
+        state.record(Call::Sync);
+        operated.map_err(|(error, _)| error)
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.disk.state().inodes[self.inode].cache.len() as u64)
+        let mut state = self.disk.state();
+        state.read()?;
+        Ok(state.tree.file(self.file).cache().len() as u64)
     }
 
     fn as_real(&self) -> Option<&std::fs::File> {

@@ -7,8 +7,11 @@
 mod crash;
 mod damage;
 pub(crate) mod disk;
+mod disk_tests;
 mod loss;
 mod reads;
+pub(crate) mod sectors;
+pub(crate) mod tree;
 
 use std::collections::BTreeMap;
 use std::path::Path;

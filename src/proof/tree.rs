@@ -1,0 +1,298 @@
+//! The files and directories of a simulated disk, cheap to copy, and what crashes make of them.
+//!
+//! Each directory has a journal of the changes since it was last synced. A power cut keeps a prefix of
+//! each directory's own journal: one directory may lose what another one keeps. A new directory is an
+//! entry of the one above it and is lost with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::sectors::{Content, mix};
+
+/// What a name leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Node {
+    File(usize),
+    Dir(usize),
+}
+
+type Names = BTreeMap<Arc<str>, Node>;
+
+#[derive(Clone)]
+enum Change {
+    Link(Arc<str>, Node),
+    Rename(Arc<str>, Arc<str>),
+    Unlink(Arc<str>),
+}
+
+fn apply(names: &mut Names, change: &Change) {
+    match change {
+        Change::Link(name, node) => {
+            names.insert(Arc::clone(name), *node);
+        }
+        Change::Rename(from, to) => {
+            if let Some(node) = names.remove(from) {
+                names.insert(Arc::clone(to), node);
+            }
+        }
+        Change::Unlink(name) => {
+            names.remove(name);
+        }
+    }
+}
+
+#[derive(Clone, Default)]
+struct Dir {
+    names: Names,
+    durable: Names,
+    journal: Vec<Change>,
+}
+
+/// A whole file system. A copy shares everything that nobody changes.
+#[derive(Clone)]
+pub(crate) struct Tree {
+    files: Vec<Arc<Content>>,
+    dirs: Vec<Arc<Dir>>,
+}
+
+impl Default for Tree {
+    fn default() -> Self {
+        Self { files: Vec::new(), dirs: vec![Arc::default()] }
+    }
+}
+
+impl Tree {
+    fn node(&self, path: &Path) -> Option<Node> {
+        let mut node = Node::Dir(0);
+        for name in path.iter().skip(1) {
+            let Node::Dir(dir) = node else { return None };
+            node = *self.dirs[dir].names.get(name.to_str()?)?;
+        }
+        Some(node)
+    }
+
+    fn parent_of(&self, path: &Path) -> io::Result<(usize, Arc<str>)> {
+        let name = path.file_name().and_then(|name| name.to_str()).ok_or(io::ErrorKind::InvalidInput)?;
+        match path.parent().and_then(|parent| self.node(parent)) {
+            Some(Node::Dir(dir)) => Ok((dir, name.into())),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn change(&mut self, dir: usize, change: Change) {
+        let dir = Arc::make_mut(&mut self.dirs[dir]);
+        apply(&mut dir.names, &change);
+        dir.journal.push(change);
+    }
+
+    /// The file at a path.
+    pub(crate) fn file_at(&self, path: &Path) -> Option<usize> {
+        match self.node(path) {
+            Some(Node::File(file)) => Some(file),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn file(&self, file: usize) -> &Content {
+        &self.files[file]
+    }
+
+    pub(crate) fn file_mut(&mut self, file: usize) -> &mut Content {
+        Arc::make_mut(&mut self.files[file])
+    }
+
+    pub(crate) fn create(&mut self, path: &Path) -> io::Result<usize> {
+        let (dir, name) = self.parent_of(path)?;
+        if self.dirs[dir].names.contains_key(&name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        self.files.push(Arc::default());
+        let file = self.files.len() - 1;
+        self.change(dir, Change::Link(name, Node::File(file)));
+        Ok(file)
+    }
+
+    pub(crate) fn create_dir(&mut self, path: &Path) -> io::Result<()> {
+        let (dir, name) = self.parent_of(path)?;
+        match self.dirs[dir].names.get(&name) {
+            Some(Node::Dir(_)) => Ok(()),
+            Some(Node::File(_)) => Err(io::ErrorKind::AlreadyExists.into()),
+            None => {
+                self.dirs.push(Arc::default());
+                self.change(dir, Change::Link(name, Node::Dir(self.dirs.len() - 1)));
+                Ok(())
+            }
+        }
+    }
+
+    /// Renames within one directory; the log needs nothing else.
+    pub(crate) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let ((dir, old), (other, new)) = (self.parent_of(from)?, self.parent_of(to)?);
+        assert_eq!(dir, other, "a rename across directories is not simulated");
+        if !self.dirs[dir].names.contains_key(&old) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        self.change(dir, Change::Rename(old, new));
+        Ok(())
+    }
+
+    pub(crate) fn remove(&mut self, path: &Path) -> io::Result<()> {
+        let (dir, name) = self.parent_of(path)?;
+        if !matches!(self.dirs[dir].names.get(&name), Some(Node::File(_))) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        self.change(dir, Change::Unlink(name));
+        Ok(())
+    }
+
+    pub(crate) fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
+        let Some(Node::Dir(dir)) = self.node(path) else { return Err(io::ErrorKind::NotFound.into()) };
+        if !self.dirs[dir].journal.is_empty() {
+            let dir = Arc::make_mut(&mut self.dirs[dir]);
+            dir.durable = dir.names.clone();
+            dir.journal.clear();
+        }
+        Ok(())
+    }
+
+    pub(crate) fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        match self.node(path) {
+            Some(Node::Dir(dir)) => Ok(self.dirs[dir].names.keys().map(|name| name.to_string()).collect()),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// Makes a directory and all above it, durably.
+    pub(crate) fn add_dirs(&mut self, path: &Path) {
+        let mut above: Vec<&Path> = path.ancestors().collect();
+        above.pop();
+        for dir in above.into_iter().rev() {
+            self.create_dir(dir).unwrap();
+            self.sync_dir(dir.parent().unwrap()).unwrap();
+        }
+    }
+
+    /// Puts bytes into a file, in cache and on disk alike.
+    pub(crate) fn put(&mut self, path: &Path, bytes: Vec<u8>) {
+        let file = self.file_at(path).unwrap_or_else(|| {
+            let file = self.create(path).unwrap();
+            self.sync_dir(path.parent().unwrap()).unwrap();
+            file
+        });
+        self.files[file] = Arc::new(Content::settled(bytes));
+    }
+
+    /// All files that have a name, with their paths.
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        self.visit(0, &mut PathBuf::from("/"), &mut |path, _| found.push(path.to_path_buf()));
+        found
+    }
+
+    fn visit(&self, dir: usize, path: &mut PathBuf, see: &mut dyn FnMut(&Path, usize)) {
+        for (name, node) in &self.dirs[dir].names {
+            path.push(&**name);
+            match node {
+                Node::File(file) => see(path, *file),
+                Node::Dir(dir) => self.visit(*dir, path, see),
+            }
+            path.pop();
+        }
+    }
+
+    /// Files and directories that have a name, or may have one after a crash.
+    fn reachable(&self) -> (BTreeSet<usize>, BTreeSet<usize>) {
+        let (mut files, mut dirs, mut todo) = (BTreeSet::new(), BTreeSet::new(), vec![0]);
+        while let Some(dir) = todo.pop() {
+            if !dirs.insert(dir) {
+                continue;
+            }
+            let dir = &self.dirs[dir];
+            let linked = dir.journal.iter().filter_map(|change| match change {
+                Change::Link(_, node) => Some(node),
+                _ => None,
+            });
+            for node in dir.names.values().chain(dir.durable.values()).chain(linked) {
+                match node {
+                    Node::File(file) => {
+                        files.insert(*file);
+                    }
+                    Node::Dir(dir) => todo.push(*dir),
+                }
+            }
+        }
+        (files, dirs)
+    }
+
+    /// How many choices a power cut has for each thing that is not settled.
+    pub(crate) fn options(&self) -> Vec<usize> {
+        let (files, dirs) = self.reachable();
+        let journals = dirs.iter().map(|dir| self.dirs[*dir].journal.len() + 1).filter(|count| *count > 1);
+        let mut options: Vec<usize> = journals.collect();
+        files.iter().for_each(|file| options.extend(self.files[*file].options()));
+        options
+    }
+
+    /// Whether a power cut would change nothing.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.files.iter().all(|file| file.is_settled()) && self.dirs.iter().all(|dir| dir.journal.is_empty())
+    }
+
+    /// What a power cut leaves. `pick` is asked in the order of [`Tree::options`]: 0 keeps the newest,
+    /// `count - 1` the oldest.
+    pub(crate) fn cut(&self, pick: &mut dyn FnMut(usize) -> usize) -> Self {
+        let (files, dirs) = self.reachable();
+        let mut left = self.clone();
+        for index in dirs {
+            let dir = &self.dirs[index];
+            if dir.journal.is_empty() {
+                continue;
+            }
+            let kept = dir.journal.len() - pick(dir.journal.len() + 1);
+            let mut names = dir.durable.clone();
+            dir.journal[..kept].iter().for_each(|change| apply(&mut names, change));
+            left.dirs[index] = Arc::new(Dir { durable: names.clone(), names, journal: Vec::new() });
+        }
+        for index in files {
+            if !self.files[index].is_settled() {
+                left.files[index] = Arc::new(self.files[index].cut(pick));
+            }
+        }
+        left
+    }
+
+    /// The kernel forgets clean pages; see [`Content::evict`].
+    pub(crate) fn evict(&self, pick: &mut dyn FnMut(usize) -> usize) -> Self {
+        let mut left = self.clone();
+        for file in &mut left.files {
+            if !file.is_settled() {
+                *file = Arc::new(file.evict(pick));
+            }
+        }
+        left
+    }
+
+    /// A number for everything that a reader sees: names and bytes.
+    pub(crate) fn sum(&self) -> u64 {
+        self.sum_with(0, 7, &Content::sum)
+    }
+
+    /// A number for what a reader sees and for what a power cut could make of it.
+    pub(crate) fn full_sum(&self) -> u64 {
+        let journals = self.dirs.iter().map(|dir| dir.journal.len() as u64);
+        journals.fold(self.sum_with(0, 11, &Content::full_sum), mix)
+    }
+
+    fn sum_with(&self, dir: usize, mut sum: u64, of: &dyn Fn(&Content) -> u64) -> u64 {
+        for (name, node) in &self.dirs[dir].names {
+            sum = name.bytes().fold(sum, |sum, byte| mix(sum, u64::from(byte)));
+            sum = match node {
+                Node::File(file) => mix(sum, of(&self.files[*file])),
+                Node::Dir(dir) => mix(self.sum_with(*dir, sum, of), 1),
+            };
+        }
+        sum
+    }
+}
