@@ -78,9 +78,19 @@ pub(crate) fn newest(one: Option<Witness>, other: Option<Witness>) -> Option<Wit
 
 /// Makes the first segment of a new log. Every directory on the way is made durable (P1).
 pub(crate) fn create(log: &LogDir, limits: Limits, now: i64) -> Result<(LogWriter, Recovered)> {
+    create_as(log, limits, now, StoreId::random()?)
+}
+
+/// Makes a new log whose identity is given, so that it can be made again byte for byte.
+pub(crate) fn create_as(
+    log: &LogDir,
+    limits: Limits,
+    now: i64,
+    store: StoreId,
+) -> Result<(LogWriter, Recovered)> {
     sync_dirs(log, true)?;
     let header = SegmentHeader {
-        store: StoreId::random()?,
+        store,
         number: 1,
         first_seq: 1,
         first_retained: 1,

@@ -243,7 +243,9 @@ pub(crate) fn survey_from(
 
     let rest = look_beyond(reader, end.offset)?;
     if rest.proved_end > proved_end {
-        (proved_end, proved_seq) = (rest.proved_end, rest.proved_seq);
+        // Of a torn group a later header may be the first that is left: its seq is not the one there.
+        let seq = if rest.proved_end <= end.offset { end.seq } else { rest.proved_seq };
+        (proved_end, proved_seq) = (rest.proved_end, seq);
     }
     let extent_end = match fault {
         Fault::Header(_) => end.offset + HEADER_LEN as u64,

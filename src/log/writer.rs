@@ -131,6 +131,11 @@ impl LogWriter {
     /// Goes on in a new segment that has room for `frames` bytes. Everything before it is synced
     /// first. A full disk is not final: nothing of the log itself was touched.
     pub(crate) fn roll(&mut self, frames: u64) -> Result<()> {
+        self.roll_at(frames, crate::time::Timestamp::now().as_micros())
+    }
+
+    /// Goes on in a segment that was made at this time.
+    pub(crate) fn roll_at(&mut self, frames: u64, now: i64) -> Result<()> {
         self.check_alive()?;
         self.sync()?;
         let number = self.header.number + 1;
@@ -138,7 +143,7 @@ impl LogWriter {
             number,
             first_seq: self.next_seq,
             size: self.limits.segment_size(number, frames),
-            created_at: crate::time::Timestamp::now().as_micros(),
+            created_at: now,
             previous: self.previous,
             ..self.header
         };

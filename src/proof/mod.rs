@@ -4,12 +4,16 @@
 //! [`disk`] is the disk. [`crash`] takes crashes, [`damage`] damaged bytes,
 //! [`loss`] what is given up, [`reads`] the rest.
 
+mod check;
 mod crash;
 mod damage;
 pub(crate) mod disk;
 mod disk_tests;
 mod loss;
+mod explorer;
+mod images;
 mod reads;
+mod scripts;
 pub(crate) mod sectors;
 pub(crate) mod tree;
 

@@ -104,3 +104,20 @@ fn a_reader_beside_a_writer_stops_at_what_is_proved() {
     writer.note_tail();
     assert_eq!(seen(None, true), 3, "the file `tail` is a witness as well");
 }
+
+/// A crash may keep the last header of a group and lose the first one. Both say where the group starts;
+/// the seq there is that of the first.
+#[test]
+fn a_reader_beside_a_recovering_writer_counts_no_event_of_a_torn_group() {
+    let disk = SimDisk::default();
+    disk.create_parents();
+    let (mut writer, _) = open_log(&disk, None, &mut NoDonor).unwrap();
+    writer.append(&one(b"one"), 1).unwrap();
+    let group = writer.position().offset as usize;
+    let event = |fill| NewEvent { event_kind: 1, version: 1, keyed: false, payload: vec![fill; 600] };
+    writer.append(&[(1..=3).map(event).collect()], 1).unwrap();
+    let path = segments(&disk).pop().unwrap();
+    disk.damage(&path, |bytes| bytes[group..group.next_multiple_of(512) + 512].fill(0));
+    let view = LogView::open(log_on(&disk), None, true).unwrap().unwrap();
+    assert_eq!((view.last_seq(), view.proved_seq), (1, 2), "P4");
+}
