@@ -91,6 +91,8 @@ struct State {
     tree: Tree,
     operations: u64,
     fault: Option<Fault>,
+    /// The first call that the fault hit.
+    hit: Option<(&'static str, PathBuf)>,
     reads: u64,
     read_fault: Option<ReadFault>,
     reads_fail: Option<(PathBuf, u64)>,
@@ -115,11 +117,12 @@ struct SimFile {
 
 impl State {
     /// Counts a call; an error where it is to fail.
-    fn operate(&mut self) -> Result<(), (io::Error, usize)> {
+    fn operate(&mut self, call: &'static str, path: impl FnOnce(&Tree) -> PathBuf) -> Result<(), (io::Error, usize)> {
         let now = self.operations;
         self.operations += 1;
         match self.fault {
             Some(fault) if now == fault.at || (fault.fatal && now > fault.at) => {
+                self.hit.get_or_insert_with(|| (call, path(&self.tree)));
                 let partial = if now == fault.at { fault.partial } else { 0 };
                 Err((io::Error::from_raw_os_error(fault.errno), partial))
             }
@@ -183,12 +186,18 @@ impl SimDisk {
         let mut state = self.state();
         state.fault = fault;
         state.operations = 0;
+        state.hit = None;
     }
 
     pub(crate) fn set_read_fault(&self, fault: Option<ReadFault>) {
         let mut state = self.state();
         state.read_fault = fault;
         state.reads = 0;
+    }
+
+    /// The first call that the fault hit, and its path.
+    pub(crate) fn hit(&self) -> Option<(&'static str, PathBuf)> {
+        self.state().hit.clone()
     }
 
     /// Calls since the fault was set that would change something.
@@ -289,9 +298,21 @@ impl SimDisk {
     }
 
     /// A call that changes names.
-    fn change<T>(&self, call: Call, change: impl FnOnce(&mut Tree) -> io::Result<T>) -> io::Result<T> {
+    fn change<T>(
+        &self,
+        call: Call,
+        path: &Path,
+        change: impl FnOnce(&mut Tree) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let name = match call {
+            Call::Create => "create",
+            Call::Rename => "rename",
+            Call::Remove => "remove",
+            Call::CreateDir => "create_dir",
+            _ => "sync_dir",
+        };
         let mut state = self.state();
-        state.operate().map_err(|(error, _)| error)?;
+        state.operate(name, |_| path.into()).map_err(|(error, _)| error)?;
         let done = change(&mut state.tree)?;
         state.record(call);
         Ok(done)
@@ -307,24 +328,24 @@ impl Disk for SimDisk {
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let file = self.change(Call::Create, |tree| tree.create(path))?;
+        let file = self.change(Call::Create, path, |tree| tree.create(path))?;
         Ok(Box::new(SimFile { disk: self.clone(), path: path.into(), file, writable: true }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.change(Call::Rename, |tree| tree.rename(from, to))
+        self.change(Call::Rename, to, |tree| tree.rename(from, to))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.change(Call::Remove, |tree| tree.remove(path))
+        self.change(Call::Remove, path, |tree| tree.remove(path))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.change(Call::CreateDir, |tree| tree.create_dir(path))
+        self.change(Call::CreateDir, path, |tree| tree.create_dir(path))
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.change(Call::SyncDir, |tree| tree.sync_dir(path))
+        self.change(Call::SyncDir, path, |tree| tree.sync_dir(path))
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
@@ -356,7 +377,7 @@ impl DiskFile for SimFile {
         let from = offset as usize;
         let mut state = self.disk.state();
         state.writes += 1;
-        let (mut to, mut result) = match state.operate() {
+        let (mut to, mut result) = match state.operate("write", |tree| tree.path_of(self.file)) {
             Ok(()) => (from + buf.len(), Ok(())),
             Err((error, partial)) => (from + partial.min(buf.len()), Err(error)),
         };
@@ -384,7 +405,7 @@ impl DiskFile for SimFile {
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.state();
         state.syncs += 1;
-        let operated = state.operate();
+        let operated = state.operate("sync", |tree| tree.path_of(self.file));
         if state.tree.file(self.file).is_settled() {
             return operated.map_err(|(error, _)| error);
         }

@@ -11,11 +11,13 @@ pub(crate) mod disk;
 mod disk_tests;
 mod loss;
 mod explorer;
+mod faults;
 mod images;
 mod reads;
 mod scripts;
 pub(crate) mod sectors;
 pub(crate) mod tree;
+pub(crate) mod watchdog;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,6 +1,7 @@
 //! Scripts: what a log lives through. They are drawn from a seed; each seed has a theme, so that a few
 //! seeds in a row exercise everything.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::{Error, Outcome, Result};
@@ -132,10 +133,12 @@ pub(crate) struct Life {
     /// Batches of unknown outcome; the next opening settles them.
     pub(crate) pending: Vec<Batch>,
     pub(crate) recorded: Option<(Vec<Point>, Vec<Ledger>)>,
-    rng: Rng,
+    pub(crate) rng: Rng,
     planned: u16,
     /// The present step dies here, whatever disk it goes on with.
     dying: Option<Fault>,
+    /// What the fault hit, on a disk that is gone.
+    hit: Option<(&'static str, PathBuf)>,
 }
 
 impl Life {
@@ -154,6 +157,7 @@ impl Life {
             rng: Rng::new(seed.wrapping_mul(31).wrapping_add(7)),
             planned: 0,
             dying: None,
+            hit: None,
         };
         if record {
             life.disk.record();
@@ -175,8 +179,7 @@ impl Life {
                 step = *next;
                 dies = Some(power);
                 let partial = self.rng.below(3000) as usize;
-                self.dying = Some(Fault { at, fatal: true, partial, errno: 5 });
-                self.disk.set_fault(self.dying);
+                self.arm(Fault { at, fatal: true, partial, errno: 5 });
             }
             let done = self.step(step);
             if let Some(power) = dies {
@@ -191,6 +194,22 @@ impl Life {
         }
         self.note_step();
         Ok(())
+    }
+
+    /// From now on this fault waits for its call, on whatever disk.
+    pub(crate) fn arm(&mut self, fault: Fault) {
+        self.dying = Some(fault);
+        self.disk.set_fault(self.dying);
+    }
+
+    /// How many calls lie before the fault.
+    pub(crate) fn calls_left(&self) -> Option<u64> {
+        Some(self.dying?.at.saturating_sub(self.disk.operations()))
+    }
+
+    /// What the fault hit, if it hit anything.
+    pub(crate) fn hit(&self) -> Option<(&'static str, PathBuf)> {
+        self.hit.clone().or(self.disk.hit())
     }
 
     /// Takes one step.
@@ -243,6 +262,11 @@ impl Life {
     pub(crate) fn crash(&mut self, power: bool) {
         let points = self.disk.take_points();
         let left = if power { self.disk.after_power_cut(&mut self.rng) } else { self.disk.after_kill() };
+        // A fault that is still to come finds the new disk.
+        let calls = self.disk.operations();
+        let fault = self.dying.filter(|fault| fault.fatal || fault.at >= calls);
+        self.dying = fault.map(|fault| Fault { at: fault.at.saturating_sub(calls), ..fault });
+        self.hit = self.hit.take().or(self.disk.hit());
         self.disk = left;
         self.disk.set_fault(self.dying);
         if let Some((all, _)) = &mut self.recorded {
@@ -263,7 +287,7 @@ impl Life {
     }
 
     /// Opens the log, which settles what was pending. The rows beside it are some earlier state.
-    fn reopen(&mut self, repair: bool) -> Result<()> {
+    pub(crate) fn reopen(&mut self, repair: bool) -> Result<()> {
         self.note_step();
         let applied = self.rng.below(self.history.len() as u64 + 1) as usize;
         let mut opener = Opener::alone(self.store);

@@ -191,6 +191,17 @@ impl Tree {
         found
     }
 
+    /// The present name of a file; none where it was removed.
+    pub(crate) fn path_of(&self, wanted: usize) -> PathBuf {
+        let mut found = PathBuf::new();
+        self.visit(0, &mut PathBuf::from("/"), &mut |path, file| {
+            if file == wanted {
+                found = path.to_path_buf();
+            }
+        });
+        found
+    }
+
     fn visit(&self, dir: usize, path: &mut PathBuf, see: &mut dyn FnMut(&Path, usize)) {
         for (name, node) in &self.dirs[dir].names {
             path.push(&**name);
