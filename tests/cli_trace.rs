@@ -2,31 +2,12 @@
 //! events there is an fdatasync of that file that succeeded (P1).
 #![cfg(all(feature = "cli", target_os = "linux"))]
 
-use std::collections::HashMap;
+mod cli_support;
+
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
-/// One finished system call: name, arguments, result.
-fn calls(trace: &str) -> Vec<(String, String, String)> {
-    let mut unfinished: HashMap<&str, String> = HashMap::new();
-    let mut calls = Vec::new();
-    for line in trace.lines() {
-        let Some((pid, rest)) = line.split_once(' ') else { continue };
-        let mut text = rest.trim().to_owned();
-        if let Some(start) = text.strip_suffix(" <unfinished ...>") {
-            unfinished.insert(pid, start.to_owned());
-            continue;
-        }
-        if text.starts_with("<...") {
-            let Some((_, end)) = text.split_once(" resumed>") else { continue };
-            text = unfinished.remove(pid).unwrap_or_default() + end;
-        }
-        let Some((name, rest)) = text.split_once('(') else { continue };
-        let Some((arguments, result)) = rest.rsplit_once(" = ") else { continue };
-        calls.push((name.to_owned(), arguments.to_owned(), result.to_owned()));
-    }
-    calls
-}
+use cli_support::trace::{Call, calls};
 
 /// What strace wrote as hex between two marks.
 fn between(arguments: &str, open: char, close: char) -> Vec<u8> {
@@ -80,7 +61,7 @@ fn an_fdatasync_lies_between_each_write_and_its_acknowledgements() {
 
     // The first seq of each group in the order of their writes, and how many of them are synced.
     let (mut groups, mut synced, mut acknowledged) = (Vec::new(), 0, 0);
-    for (name, arguments, result) in calls(&std::fs::read_to_string(&trace).unwrap()) {
+    for Call { name, arguments, result, .. } in calls(&std::fs::read_to_string(&trace).unwrap()) {
         let of_log = between(&arguments, '<', '>').ends_with(b".seg");
         let data = between(&arguments, '"', '"');
         // A frame of an event starts with F1 01; a mark with F1 02 needs no sync of its own.

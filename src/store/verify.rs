@@ -32,6 +32,9 @@ pub struct VerifySummary {
     pub applied_seq: u64,
 }
 
+/// How often rows are looked at again because writers come and go.
+const ATTEMPTS: usize = 10;
+
 struct Check<'a> {
     summary: VerifySummary,
     tell: &'a mut dyn FnMut(Finding),
@@ -67,13 +70,26 @@ impl<E: Event> Reader<E> {
         let mut check = Check { summary: VerifySummary::default(), tell: &mut tell };
         // First the rows' snapshot, then the log's: so the log has every event that the rows show.
         let mut reader = Self::open(dir)?;
-        let rows = if log_only { None } else { reader.snapshot(&mut check)? };
-        if rows.is_some() {
+        let mut rows = if log_only { None } else { reader.snapshot(&mut check)? };
+        for attempt in 1..=ATTEMPTS {
+            let Some((_, seen)) = &rows else { break };
             let found = Self::open(dir)?;
-            if found.id() == reader.id() {
-                reader = found;
+            if found.id() != reader.id() {
+                break;
+            }
+            reader = found;
+            if reader.has_live_writer() || seen.seq >= reader.last_seq() || attempt == ATTEMPTS {
+                break;
+            }
+            // Rows are missing and nobody is about to add them. Or a writer has come or gone since they
+            // were looked at; then they have moved, and a second look tells.
+            let seen = seen.seq;
+            rows = reader.snapshot(&mut check)?;
+            if rows.as_ref().is_none_or(|(_, again)| again.seq == seen) {
+                break;
             }
         }
+        rows = reader.check_pages(rows, &mut check)?;
         for finding in reader.findings() {
             check.tell(finding.clone());
         }
@@ -84,32 +100,51 @@ impl<E: Event> Reader<E> {
 
     /// A connection inside a read transaction, or a finding about why there is none.
     fn snapshot(&self, check: &mut Check<'_>) -> Result<Option<(Connection, Applied)>> {
-        let path = self.database();
         let found = self.connect_in_place().and_then(|(db, _)| {
             db.execute_batch("BEGIN")?;
             let (_, applied) = crate::projection::check(&db, self.schema(), Some(self.id()))?;
-            for sentence in compare::integrity(&db, 10)? {
-                let what = format!("SQLite says: {sentence}; `synclog replay` builds it anew");
-                check.tell(Finding::new(FindingKind::DatabaseDamaged, what).file(&path));
-            }
             Ok((db, applied))
         });
+        found.map(Some).or_else(|trouble| self.tell_trouble(trouble, check).map(|()| None))
+    }
+
+    /// Lets SQLite check its pages. Without rows where it cannot even do that.
+    fn check_pages(
+        &self,
+        rows: Option<(Connection, Applied)>,
+        check: &mut Check<'_>,
+    ) -> Result<Option<(Connection, Applied)>> {
+        let Some((db, applied)) = rows else { return Ok(None) };
+        match compare::integrity(&db, 10) {
+            Ok(sentences) => {
+                for sentence in sentences {
+                    let what = format!("SQLite says: {sentence}; `synclog replay` builds it anew");
+                    check.tell(Finding::new(FindingKind::DatabaseDamaged, what).file(self.database()));
+                }
+                Ok(Some((db, applied)))
+            }
+            Err(trouble) => self.tell_trouble(trouble, check).map(|()| None),
+        }
+    }
+
+    /// A finding about why there are no rows to compare; an error where replay does not mend that.
+    fn tell_trouble(&self, trouble: Trouble, check: &mut Check<'_>) -> Result<()> {
+        let path = self.database();
         let missing = crate::disk::identity(&path).is_ok_and(|found| found.is_none());
-        let (kind, reason) = match found {
-            Ok(found) => return Ok(Some(found)),
-            Err(trouble @ (Trouble::Busy(_) | Trouble::Failed(_))) => return Err(trouble.into_error(&path)),
-            Err(Trouble::Foreign(reason)) => (FindingKind::DatabaseForeign, reason),
-            Err(Trouble::Unusable(reason)) if missing => (FindingKind::DatabaseMissing, reason),
-            Err(Trouble::Unusable(reason))
+        let (kind, reason) = match trouble {
+            Trouble::Busy(_) | Trouble::Failed(_) => return Err(trouble.into_error(&path)),
+            Trouble::Foreign(reason) => (FindingKind::DatabaseForeign, reason),
+            Trouble::Unusable(reason) if missing => (FindingKind::DatabaseMissing, reason),
+            Trouble::Unusable(reason)
                 if reason.contains("is not as this version") || reason.ends_with("is not there") =>
             {
                 (FindingKind::SchemaDiffers, reason)
             }
-            Err(Trouble::Unusable(reason)) => (FindingKind::DatabaseDamaged, reason),
+            Trouble::Unusable(reason) => (FindingKind::DatabaseDamaged, reason),
         };
         let what = format!("{reason}; `synclog replay` builds it anew from the log");
         check.tell(Finding::new(kind, what).file(path));
-        Ok(None)
+        Ok(())
     }
 
     fn compare(&self, rows: Option<&(Connection, Applied)>, check: &mut Check<'_>) -> Result<()> {

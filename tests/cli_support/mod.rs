@@ -1,6 +1,9 @@
 //! What the tests of the command line share.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod trace;
+
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -9,6 +12,32 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+/// Numbers that follow from a seed (splitmix64).
+pub(crate) struct Rng(u64);
+
+impl Rng {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `limit`.
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+}
+
+/// A number that the environment sets.
+pub(crate) fn number_from_env(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}
 
 /// Nothing that works takes this long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -166,6 +195,8 @@ pub(crate) struct Talk {
     pub(crate) child: Child,
     pub(crate) stdin: Option<ChildStdin>,
     lines: mpsc::Receiver<String>,
+    /// A line that came and was not asked for yet.
+    early: RefCell<Option<String>>,
 }
 
 impl Talk {
@@ -173,7 +204,7 @@ impl Talk {
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let lines = read_lines(child.stdout.take().unwrap());
-        Self { stdin: child.stdin.take(), child, lines }
+        Self { stdin: child.stdin.take(), child, lines, early: RefCell::default() }
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) {
@@ -184,13 +215,28 @@ impl Talk {
 
     /// The next line of output, which must come soon.
     pub(crate) fn answer(&self) -> Value {
-        let line = self.lines.recv_timeout(PATIENCE).expect("an answer in time");
+        let early = self.early.take();
+        let line = early.unwrap_or_else(|| self.lines.recv_timeout(PATIENCE).expect("an answer in time"));
         serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"))
+    }
+
+    /// Whether a line has come that was not asked for yet.
+    pub(crate) fn has_answer(&self) -> bool {
+        let mut early = self.early.borrow_mut();
+        if early.is_none() {
+            *early = self.lines.try_recv().ok();
+        }
+        early.is_some()
     }
 
     /// Whatever is still to come, until the output ends.
     pub(crate) fn rest(&self) -> Vec<Value> {
-        self.lines.iter().map_while(|line| serde_json::from_str(&line).ok()).collect()
+        self.early
+            .take()
+            .into_iter()
+            .chain(self.lines.iter())
+            .map_while(|line| serde_json::from_str(&line).ok())
+            .collect()
     }
 
     /// Sends a signal by its name.
