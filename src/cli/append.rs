@@ -1,10 +1,10 @@
 //! `append`: one event from options, or many from stdin.
 
 use clap::Args;
-use synclog::{Company, Level, Status, SyncEvent, SyncLog};
+use synclog::{Company, Level, Outcome, Status, SyncEvent, SyncLog};
 
 use super::args::{Global, word};
-use super::exit::{Exit, Stop};
+use super::exit::{Exit, Stop, outcome_word};
 use super::out::{self, Fields, Out};
 use super::{stdin, time};
 
@@ -81,16 +81,16 @@ pub(crate) fn run(global: &Global, args: &AppendArgs, out: &mut Out) -> Result<E
         return stdin::run(log, out);
     }
     let event = args.event.event(global)?;
-    let log = open(global, !args.no_create)?;
+    let log = open(global, !args.no_create).map_err(|stop| ended(stop, Outcome::NotWritten))?;
     let appended = match &args.event.key {
         Some(key) => log.store().append_with_key(event, key),
         None => log.append(event),
     };
     let receipt = appended.map_err(|error| {
-        let outcome = super::exit::outcome_word(error.outcome());
+        let outcome = error.outcome();
         let conflict = matches!(error, synclog::Error::KeyConflict { .. });
         let stop = Stop::from(error);
-        if conflict { stop } else { stop.hint(format!("outcome for this event: {outcome}")) }
+        if conflict { stop } else { ended(stop, outcome) }
     })?;
     out.json(
         &Fields::new().with("seq", receipt.seq).with("durable", true).with("projected", receipt.projected),
@@ -101,6 +101,11 @@ pub(crate) fn run(global: &Global, args: &AppendArgs, out: &mut Out) -> Result<E
         out::tell(&format!("warning: the event is on disk, but the store was not closed well: {error}"));
     }
     Ok(Exit::Ok)
+}
+
+/// With the outcome for the event as the last word (P10).
+fn ended(stop: Stop, outcome: Outcome) -> Stop {
+    stop.add_hint(&format!("outcome for this event: {}", outcome_word(outcome)))
 }
 
 /// Opens the store for writing, and tells where it was made if it was.

@@ -109,6 +109,16 @@ impl Stop {
         self
     }
 
+    /// With one more hint behind what is hinted already.
+    #[must_use]
+    pub(crate) fn add_hint(mut self, more: &str) -> Self {
+        if let Self::Failed(failure) = &mut self {
+            let before = failure.hint.take();
+            failure.hint = Some(before.map_or_else(|| more.to_owned(), |hint| format!("{hint}; {more}")));
+        }
+        self
+    }
+
     /// A failure to write to stdout.
     pub(crate) fn output(error: &io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
