@@ -415,8 +415,15 @@ impl<'a, E: Event> RowDonor<'a, E> {
 impl<E: Event> Donor for RowDonor<'_, E> {
     fn frame(&mut self, seq: u64) -> Result<Option<DonorFrame>> {
         let id = seq as i64;
-        // A database that cannot be read gives nothing; the damage is then named as what it is.
-        let Ok(mut rows) = compare::rows_between(self.db, self.schema, id, id, 1) else { return Ok(None) };
+        let mut rows = match compare::rows_between(self.db, self.schema, id, id, 1) {
+            Ok(rows) => rows,
+            // A row that cannot be read now is no proof that there is none.
+            Err(trouble @ (Trouble::Busy(_) | Trouble::Failed(_))) => {
+                return Err(trouble.into_error(Path::new(self.db.path().unwrap_or_default())));
+            }
+            // A damaged database gives nothing; the damage of the log is then named as what it is.
+            Err(_) => return Ok(None),
+        };
         let Some(row) = rows.pop() else { return Ok(None) };
         let Value::Blob(kept) = row.frame else { return Ok(None) };
         let key = match row.key {

@@ -104,6 +104,25 @@ fn a_log_that_is_older_than_its_rows_is_refused_until_it_is_trusted() {
     bench.run(&["verify"]).expect(0);
 }
 
+/// P3: what could not be looked at is not lost.
+#[test]
+fn nothing_is_listed_as_lost_while_the_rows_cannot_be_read() {
+    let bench = store();
+    let export = bench.run(&["export"]).expect(0).out;
+    damage(&bench, 4);
+    let holder = rusqlite::Connection::open(bench.dir().join("synclog.db")).unwrap();
+    holder.execute_batch("PRAGMA locking_mode=EXCLUSIVE; BEGIN EXCLUSIVE; COMMIT").unwrap();
+    for args in [&["repair", "--dry-run"][..], &["repair"], &["repair", "--trust-log"]] {
+        let refused = bench.run(args).expect(1);
+        assert_eq!(refused.out, "");
+        assert!(refused.err.contains("the rows may hold what the log lacks"), "{}", refused.err);
+    }
+    drop(holder);
+    let healed = bench.run(&["repair"]).expect(0).lines();
+    assert_eq!(healed.last().unwrap()["summary"]["healed_events"], 1);
+    assert_eq!(bench.run(&["export"]).expect(0).out, export);
+}
+
 #[test]
 fn rows_beyond_the_log_bring_their_events_back() {
     let bench = store();

@@ -4,7 +4,7 @@ use clap::Args;
 use synclog::{Finding, FindingKind, RepairReport, Store, SyncEvent};
 
 use super::args::{Global, Output};
-use super::exit::{Exit, Stop};
+use super::exit::{Exit, Failure, Stop};
 use super::out::{self, Fields, Out};
 use super::text::escape;
 
@@ -25,7 +25,12 @@ pub(crate) struct RepairArgs {
 /// Runs `repair`. What is lost is listed in any case, and makes the exit code 4.
 pub(crate) fn run(global: &Global, args: &RepairArgs, out: &mut Out) -> Result<Exit, Stop> {
     let output = global.output();
-    let report = repair(global, args)?;
+    let report = repair(global, args).map_err(|stop| match stop {
+        // That replay is the cure would be wrong here: it opens the log first.
+        Stop::Failed(Failure { exit: Exit::Differs, message, .. }) => Stop::new(Exit::Failure, message)
+            .hint("make the database readable, or move it away: then nothing speaks for what the log lacks"),
+        stop => stop,
+    })?;
     let told = report.findings.iter().map(|finding| (finding, false));
     for (finding, lost) in told.chain(report.lost.iter().map(|finding| (finding, true))) {
         match output {

@@ -38,13 +38,21 @@ pub(crate) struct OpenLog<'a> {
     pub(crate) limits: Limits,
     pub(crate) witness: Option<Witness>,
     pub(crate) donor: &'a mut dyn Donor,
-    /// There may be a witness, but another process holds it. Then nothing is ever cut off: the bytes
+    /// There may be a witness, but it cannot be read now. Then nothing is ever cut off: the bytes
     /// could be what the witness proves.
-    pub(crate) busy: Option<String>,
+    pub(crate) unread: Option<Unread>,
     /// The log is taken for whole, whatever witnesses say.
     pub(crate) trust_log: bool,
     /// What the file `tail` says; read when the log is opened.
     pub(crate) tail: Option<Witness>,
+}
+
+/// Why a witness cannot be read.
+#[derive(Clone, Debug)]
+pub(crate) struct Unread {
+    pub(crate) reason: String,
+    /// Another process holds it, so waiting helps.
+    pub(crate) busy: bool,
 }
 
 impl OpenLog<'_> {
@@ -271,13 +279,13 @@ impl Mender<'_> {
                     if self.broken {
                         return Ok(surveyed);
                     }
-                    if let Some(reason) = &with.busy {
+                    if let Some(Unread { reason, busy }) = &with.unread {
                         let reason = format!(
                             "the log ends in bytes of an unfinished append, and only the database can \
-                             tell whether they were acknowledged; try again when it is free ({reason})"
+                             tell whether they were acknowledged; try again when it can be read ({reason})"
                         );
                         let path = self.log.store_dir.clone();
-                        return Err(Error::Projection { path, reason, busy: true });
+                        return Err(Error::Projection { path, reason, busy: *busy });
                     }
                     if std::mem::replace(&mut cleared, true) {
                         // Once is enough on any disk that keeps what is written to it.

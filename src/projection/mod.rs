@@ -134,6 +134,11 @@ pub(crate) fn open_for_reading(path: &Path, wait: Duration) -> Outcome<Connectio
     open_connection(path, OpenFlags::SQLITE_OPEN_READ_ONLY, wait)
 }
 
+/// Opens a database that is there, for whoever may write to it.
+pub(crate) fn open_existing(path: &Path, wait: Duration) -> Outcome<Connection> {
+    open_connection(path, OpenFlags::SQLITE_OPEN_READ_WRITE, wait)
+}
+
 fn percent(byte: u8) -> String {
     format!("%{byte:02X}")
 }

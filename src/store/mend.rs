@@ -7,16 +7,18 @@ use crate::disk::RealDisk;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::finding::Finding;
-use crate::lock::WriterLock;
+use crate::lock::{WriterLock, writer_lives};
 use crate::log::directory::LogDir;
 use crate::log::loss;
 use crate::log::open::OpenLog;
 use crate::log::writer::Limits;
+use crate::projection::database_path;
 use crate::projection::schema::Schema;
 use crate::replay::{ReplayReport, RowDonor};
 use crate::time::Timestamp;
 
-use super::{OpenReport, Options, Store, open};
+use super::open::{self, Fallback};
+use super::{OpenReport, Options, Store};
 
 /// What a repair of the log did.
 #[derive(Clone, Debug, Default)]
@@ -90,7 +92,18 @@ impl<E: Event> Store<E> {
         }
         let lock = if dry_run { None } else { Some(WriterLock::acquire(&dir, options.lock_wait)?) };
         let store = log.list()?.segments.last().map(|header| header.store);
-        let peeked = open::peek(&dir, &schema, store, options.projection_wait);
+        let fallback = match &lock {
+            Some(_) => Fallback::ReadWrite,
+            None if writer_lives(&dir)? => Fallback::Nothing,
+            None => Fallback::FileAlone,
+        };
+        let peeked = open::peek(&dir, &schema, store, options.projection_wait, fallback);
+        if let Some(unread) = peeked.unread {
+            // A row that nobody could look at is no proof of a loss.
+            let reason =
+                format!("the rows may hold what the log lacks, and cannot be read ({})", unread.reason);
+            return Err(Error::Projection { path: database_path(&dir), reason, busy: unread.busy });
+        }
         let mut rows = peeked.db.as_ref().map(|db| RowDonor::<E>::new(db, &schema));
         let mut none = crate::log::heal::NoDonor;
         let mut with = OpenLog {
@@ -102,7 +115,7 @@ impl<E: Event> Store<E> {
                 Some(rows) => rows,
                 None => &mut none,
             },
-            busy: peeked.busy,
+            unread: None,
         };
         let (done, lost) = crate::log::open::repair(&log, &mut with, dry_run)?;
         let settled = !dry_run || done.healed_events == 0;

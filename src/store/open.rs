@@ -11,7 +11,7 @@ use crate::finding::{Finding, FindingKind};
 use crate::lock::WriterLock;
 use crate::log::directory::LogDir;
 use crate::log::heal::{Donor, NoDonor};
-use crate::log::open::{self as log_open, OpenLog, Recovered};
+use crate::log::open::{self as log_open, OpenLog, Recovered, Unread};
 use crate::log::survey::Witness;
 use crate::log::writer::LogWriter;
 use crate::projection::schema::Schema;
@@ -108,8 +108,8 @@ pub(super) struct Peeked {
     /// The connection, where the database is this store's and has its tables.
     pub(super) db: Option<Connection>,
     pub(super) witness: Option<Witness>,
-    /// Another process holds it, so that nothing is known.
-    pub(super) busy: Option<String>,
+    /// It cannot be read now, so that nothing is known.
+    pub(super) unread: Option<Unread>,
 }
 
 impl Peeked {
@@ -121,24 +121,51 @@ impl Peeked {
     }
 }
 
+/// What to try where the system does not let SQLite open the database for reading alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fallback {
+    Nothing,
+    /// For whoever holds the lock: a kill can leave a journal that only a writer may roll back.
+    ReadWrite,
+    /// Where nobody writes: on a read-only file system the file alone is the database.
+    FileAlone,
+}
+
 /// Reads the applied seq, as evidence for recovery. A database that cannot be used says nothing.
-pub(super) fn peek(dir: &Path, schema: &Schema, store: Option<StoreId>, wait: Duration) -> Peeked {
-    let nothing = Peeked { db: None, witness: None, busy: None };
+pub(super) fn peek(
+    dir: &Path,
+    schema: &Schema,
+    store: Option<StoreId>,
+    wait: Duration,
+    fallback: Fallback,
+) -> Peeked {
+    let nothing = Peeked { db: None, witness: None, unread: None };
     if !database_exists(dir) {
         return nothing;
     }
-    let opened = projection::open_for_reading(&projection::database_path(dir), wait).and_then(|db| {
+    let path = projection::database_path(dir);
+    let look = |db: Connection| {
         let (_, applied) = projection::check(&db, schema, store)?;
         let vouched = projection::vouches_for(&db, schema, applied)?;
         Ok((db, applied, vouched))
-    });
+    };
+    let mut opened = projection::open_for_reading(&path, wait).and_then(look);
+    if matches!(opened, Err(Trouble::Failed(_))) {
+        let alone = disk::file_len(&projection::beside(&path, "-wal")) == 0;
+        opened = match fallback {
+            Fallback::ReadWrite => projection::open_existing(&path, wait).and_then(look),
+            Fallback::FileAlone if alone => projection::open_immutable(&path).and_then(look),
+            _ => opened,
+        };
+    }
     match opened {
         Ok((db, applied, vouched)) => Peeked {
             db: Some(db),
             witness: vouched.then_some(Witness { seq: applied.seq, sum: applied.sum }),
-            busy: None,
+            unread: None,
         },
-        Err(Trouble::Busy(reason)) => Peeked { busy: Some(reason), ..nothing },
+        Err(Trouble::Busy(reason)) => Peeked { unread: Some(Unread { reason, busy: true }), ..nothing },
+        Err(Trouble::Failed(reason)) => Peeked { unread: Some(Unread { reason, busy: false }), ..nothing },
         Err(_) => nothing,
     }
 }
@@ -189,7 +216,7 @@ fn open_log<E: Event>(
     trust_log: bool,
 ) -> Result<(LogWriter, Recovered)> {
     let store = log.list()?.segments.last().map(|header| header.store);
-    let peeked = peek(&log.store_dir, schema, store, options.projection_wait);
+    let peeked = peek(&log.store_dir, schema, store, options.projection_wait, Fallback::ReadWrite);
     let mut rows = peeked.db.as_ref().map(|db| RowDonor::<E>::new(db, schema));
     let donor: &mut dyn Donor = match &mut rows {
         Some(rows) => rows,
@@ -199,7 +226,7 @@ fn open_log<E: Event>(
         limits: options.limits,
         witness: peeked.witness,
         donor,
-        busy: peeked.busy,
+        unread: peeked.unread,
         trust_log,
         tail: None,
     };

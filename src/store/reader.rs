@@ -26,7 +26,7 @@ use crate::replay::gap_finding;
 use crate::store_id::StoreId;
 use crate::time::Timestamp;
 
-use super::open::{contents, no_store, peek};
+use super::open::{Fallback, contents, no_store, peek};
 use super::report::OpenReport;
 
 /// How long a reader waits for a process that holds the database.
@@ -89,7 +89,7 @@ impl<E: Event> Reader<E> {
         let mut attempts = 0;
         loop {
             let live = lock::writer_lives(&dir)?;
-            let peeked = peek(&dir, &schema, None, Duration::ZERO);
+            let peeked = peek(&dir, &schema, None, Duration::ZERO, Fallback::Nothing);
             let view = LogView::open(log.clone(), peeked.witness_for(&log)?, live)?;
             attempts += 1;
             if live != lock::writer_lives(&dir)? && attempts < 10 {
