@@ -89,8 +89,14 @@ pub(crate) fn no_store(log: &LogDir, found: &Contents, create: bool) -> Error {
 fn create_dirs(disk: &dyn Disk, dir: &Path) -> Result<()> {
     let mut missing: Vec<PathBuf> = Vec::new();
     let mut at = dir;
-    while disk.list(at).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
-        missing.push(at.to_path_buf());
+    loop {
+        match disk.list(at) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => missing.push(at.to_path_buf()),
+            // One may be allowed to pass through a directory and not to list it.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => break,
+            Err(error) => return Err(Error::io("list", at, error)),
+            Ok(_) => break,
+        }
         let Some(parent) = at.parent() else { break };
         at = parent;
     }
