@@ -96,47 +96,6 @@ fn lines_of_the_store_before_hold_their_place() {
 }
 
 #[test]
-fn a_killed_writer_loses_nothing_that_was_acknowledged() {
-    let rounds = std::env::var("SYNCLOG_KILL_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(6);
-    for round in 0..rounds {
-        let bench = Bench::new();
-        let mut talk = Talk::start(bench.command(&["append", "--stdin"]));
-        let mut stdin = talk.stdin.take().unwrap();
-        let writer = std::thread::spawn(move || {
-            use std::io::Write;
-            for number in 1..1_000_000 {
-                if writeln!(stdin, "{}", line(&format!("m{number}"))).is_err() {
-                    return;
-                }
-            }
-        });
-        let first = talk.answer();
-        assert_eq!(first["seq"], 1);
-        std::thread::sleep(Duration::from_micros(chance(200_000)));
-        talk.child.kill().unwrap();
-        assert_eq!(talk.end(), None, "killed");
-        writer.join().unwrap();
-        let mut acknowledged = vec![first];
-        acknowledged.extend(talk.rest());
-
-        // As a crash left it: reading works, and names no damage.
-        bench.run(&["verify", "--log-only"]).expect(0);
-        let last = bench.append("after the crash");
-        let messages = bench.messages();
-        assert_eq!(messages.len() as u64, last, "round {round}");
-        for (index, message) in messages.iter().take(messages.len() - 1).enumerate() {
-            assert_eq!(*message, format!("m{}", index + 1), "round {round}: each once, in order");
-        }
-        for answer in &acknowledged {
-            let (seq, number) = (answer["seq"].as_u64().unwrap(), answer["line"].as_u64().unwrap());
-            assert_eq!(seq, number, "round {round}");
-            assert!(seq < last, "round {round}: {seq} was acknowledged, and {last} came after");
-        }
-        bench.run(&["verify"]).expect(0);
-    }
-}
-
-#[test]
 fn signals_finish_what_was_taken_and_answer_it() {
     for (signal, code) in [("TERM", 143), ("INT", 130)] {
         let bench = Bench::new();
@@ -159,27 +118,29 @@ fn signals_finish_what_was_taken_and_answer_it() {
 
 #[test]
 fn a_signal_in_full_flow_leaves_no_event_without_its_answer() {
-    let bench = Bench::new();
-    let mut talk = Talk::start(bench.command(&["append", "--stdin"]));
-    let mut stdin = talk.stdin.take().unwrap();
-    let writer = std::thread::spawn(move || {
-        use std::io::Write;
-        for number in 1..1_000_000 {
-            if writeln!(stdin, "{}", line(&format!("m{number}"))).is_err() {
-                return;
+    for (signal, code) in [("TERM", 143), ("INT", 130)] {
+        let bench = Bench::new();
+        let mut talk = Talk::start(bench.command(&["append", "--stdin"]));
+        let mut stdin = talk.stdin.take().unwrap();
+        let writer = std::thread::spawn(move || {
+            use std::io::Write;
+            for number in 1..1_000_000 {
+                if writeln!(stdin, "{}", line(&format!("m{number}"))).is_err() {
+                    return;
+                }
             }
+        });
+        let mut answers = vec![talk.answer()];
+        std::thread::sleep(Duration::from_micros(chance(150_000)));
+        talk.signal(signal);
+        assert_eq!(talk.end(), Some(code));
+        writer.join().unwrap();
+        answers.extend(talk.rest());
+        let messages = bench.messages();
+        assert_eq!(answers.len(), messages.len(), "every event has its answer, every answer its event");
+        for (answer, number) in answers.iter().zip(1..) {
+            assert_eq!((answer["line"].as_u64(), answer["seq"].as_u64()), (Some(number), Some(number)));
         }
-    });
-    let mut answers = vec![talk.answer()];
-    std::thread::sleep(Duration::from_micros(chance(150_000)));
-    talk.signal("TERM");
-    assert_eq!(talk.end(), Some(143));
-    writer.join().unwrap();
-    answers.extend(talk.rest());
-    let messages = bench.messages();
-    assert_eq!(answers.len(), messages.len(), "every event has its answer, every answer its event");
-    for (answer, number) in answers.iter().zip(1..) {
-        assert_eq!((answer["line"].as_u64(), answer["seq"].as_u64()), (Some(number), Some(number)));
     }
 }
 
