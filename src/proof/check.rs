@@ -162,7 +162,7 @@ impl Opener<'_> {
             limits: self.limits,
             witness: self.witness,
             donor: &mut self.rows,
-            busy: None,
+            unread: None,
             trust_log: self.trust_log,
             tail: None,
         }
@@ -183,4 +183,3 @@ impl Opener<'_> {
         Ok(lost.iter().map(ToString::to_string).collect())
     }
 }
-

@@ -66,7 +66,11 @@ pub(crate) struct ReadFault {
 /// What kind of call changed the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
-    Write { file: usize, from: usize, to: usize },
+    Write {
+        file: usize,
+        from: usize,
+        to: usize,
+    },
     Sync,
     Create,
     Rename,
@@ -117,7 +121,11 @@ struct SimFile {
 
 impl State {
     /// Counts a call; an error where it is to fail.
-    fn operate(&mut self, call: &'static str, path: impl FnOnce(&Tree) -> PathBuf) -> Result<(), (io::Error, usize)> {
+    fn operate(
+        &mut self,
+        call: &'static str,
+        path: impl FnOnce(&Tree) -> PathBuf,
+    ) -> Result<(), (io::Error, usize)> {
         let now = self.operations;
         self.operations += 1;
         match self.fault {

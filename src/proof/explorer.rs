@@ -151,14 +151,7 @@ impl Explorer {
         Ok(view.map_or(0, |view| view.last_seq() as usize))
     }
 
-    fn state(
-        &mut self,
-        tree: Tree,
-        expect: Expect<'_>,
-        shown: usize,
-        chance: u64,
-        outer: bool,
-    ) -> Check {
+    fn state(&mut self, tree: Tree, expect: Expect<'_>, shown: usize, chance: u64, outer: bool) -> Check {
         let mut rng = Rng::new(chance);
         let disk = SimDisk::from_tree(tree);
         change_tail(&disk, &mut rng);
@@ -304,7 +297,9 @@ impl Explorer {
                 // A mark may have been written again, for the frame behind it proves it.
                 let left = verify(&disk, expect, None)?;
                 if left < before {
-                    return Err(format!("P3: a refused opening left {left} of {before} events: {findings:?}"));
+                    return Err(format!(
+                        "P3: a refused opening left {left} of {before} events: {findings:?}"
+                    ));
                 }
                 opener.trust_log = true;
                 opener.open(&disk).map_err(|error| format!("--trust-log: {error}"))?;

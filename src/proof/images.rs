@@ -96,8 +96,20 @@ impl<'a> Images<'a> {
                 0 => newest,
                 1 => oldest,
                 // All but one.
-                _ if index % 4 == 2 => if is_odd_one { any.max(1).min(oldest) } else { newest },
-                _ if index % 4 == 3 => if is_odd_one { newest } else { oldest },
+                _ if index % 4 == 2 => {
+                    if is_odd_one {
+                        any.max(1).min(oldest)
+                    } else {
+                        newest
+                    }
+                }
+                _ if index % 4 == 3 => {
+                    if is_odd_one {
+                        newest
+                    } else {
+                        oldest
+                    }
+                }
                 _ if rng.chance(percent) => newest,
                 _ => any,
             }

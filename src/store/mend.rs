@@ -119,7 +119,7 @@ impl<E: Event> Store<E> {
         };
         let (done, lost) = crate::log::open::repair(&log, &mut with, dry_run)?;
         let settled = !dry_run || done.healed_events == 0;
-        let acceptable = if lost.is_empty() || !settled || with.busy.is_some() {
+        let acceptable = if lost.is_empty() || !settled {
             None
         } else {
             loss::plan(&log, peeked.witness)?.map(|plan| plan.events())
@@ -160,8 +160,9 @@ impl<E: Event> Store<E> {
         let lock = WriterLock::acquire(&dir, options.lock_wait)?;
         // Looked at again under this lock: somebody may have mended it meanwhile.
         let store = log.list()?.segments.last().map(|header| header.store);
-        let peeked = open::peek(&dir, &schema, store, options.projection_wait);
-        let Some(plan) = loss::plan(&log, peeked.witness)?.filter(|plan| plan.events() == events) else {
+        let peeked = open::peek(&dir, &schema, store, options.projection_wait, Fallback::ReadWrite);
+        let plan = loss::plan(&log, peeked.witness)?;
+        let Some(plan) = plan.filter(|plan| plan.events() == events && peeked.unread.is_none()) else {
             return Ok(report);
         };
         let mut done = loss::give_up(&log, &plan, Timestamp::now().as_micros())?;
