@@ -6,6 +6,8 @@
 //! missing, report. Read next: [`commit`], where all locks are.
 
 mod commit;
+#[cfg(all(test, unix))]
+mod deletion_tests;
 #[cfg(test)]
 mod fault_tests;
 mod keys;
@@ -13,6 +15,8 @@ mod mend;
 mod open;
 mod options;
 mod project;
+#[cfg(test)]
+mod promise_tests;
 mod reader;
 mod report;
 mod verify;

@@ -1,0 +1,210 @@
+//! Deletion is history (P8). Nothing writes deletion records yet, so these put one into the log by
+//! hand, and hold every reader of the log to it.
+
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::disk::RealDisk;
+use crate::finding::FindingKind;
+use crate::log::cursor::Entry;
+use crate::log::deletion::{self, Deletion, Reason};
+use crate::log::directory::LogDir;
+use crate::log::frame::{self, Draft, FrameKind, HEADER_LEN, Seed, body_of};
+use crate::log::survey::survey;
+use crate::log::view::LogView;
+use crate::sync::{Company, ExportLine, ImportOptions, Level, SyncEvent, SyncLog};
+
+use super::{Options, Reader, Store};
+
+/// The events that go: all in the first segment.
+const GONE: (u64, u64) = (3, 5);
+
+fn options() -> Options {
+    Options::default().segment_bytes(16 * 1024, 32 * 1024)
+}
+
+fn log_in(dir: &Path) -> LogDir {
+    LogDir::new(Arc::new(RealDisk), dir)
+}
+
+/// A closed store of several segments.
+fn store(dir: &Path) {
+    let log = SyncLog::open_with(dir, options()).unwrap();
+    for number in 1..=40 {
+        let text = format!("event {number} {}", "x".repeat(500));
+        let event = SyncEvent::new(Company::new("g", "a", "n"), Level::Info, text);
+        assert_eq!(log.append(event).unwrap().seq, number);
+    }
+    assert!(log.store().wait_projected(std::time::Duration::from_secs(20)));
+    log.close().unwrap();
+}
+
+/// Writes bytes into a segment behind the library's back.
+fn put(dir: &Path, segment: u64, offset: u64, bytes: &[u8]) {
+    let path = log_in(dir).segment_path(segment);
+    std::fs::OpenOptions::new().write(true).open(path).unwrap().write_all_at(bytes, offset).unwrap();
+}
+
+/// Adds a record to the end of the log that deletes the events of [`GONE`].
+fn record_deletion(dir: &Path) {
+    let log = log_in(dir);
+    let active = *log.list().unwrap().segments.last().unwrap();
+    assert!(active.number > 1);
+    let end = survey(&mut log.reader(&active).unwrap(), None, None).unwrap().end;
+    let record =
+        Deletion { reason: Reason::Erasure, subject: [7; 32], cut_off: i64::MAX, ranges: vec![GONE] };
+    let seed = Seed::new(active.store, active.number);
+    let mut bytes = Vec::new();
+    let draft = Draft {
+        kind: FrameKind::Deletion,
+        version: deletion::VERSION,
+        appended_at: 1,
+        payload: &record.encode(),
+        ..Draft::mark(end.offset, end.seq, end.previous)
+    };
+    let sum = frame::encode(&seed, end.offset, &draft, &mut bytes);
+    let behind = end.offset + bytes.len() as u64;
+    frame::encode(&seed, behind, &Draft::mark(behind, end.seq, sum), &mut bytes);
+    put(dir, active.number, end.offset, &bytes);
+}
+
+/// Takes the payloads of the events of [`GONE`] out of the first segment.
+fn erase(dir: &Path) {
+    let view = LogView::open(log_in(dir), None, false).unwrap().unwrap();
+    let header = view.segments[0];
+    assert!(view.segments[1].first_seq > GONE.1);
+    let mut reader = view.log.reader(&header).unwrap();
+    let mut chain = crate::log::survey::Chain::start_of(&header);
+    while chain.seq <= GONE.1 {
+        let found = crate::log::survey::frame_at(&mut reader, &chain).unwrap().unwrap().header;
+        if found.kind == FrameKind::Event && found.seq >= GONE.0 {
+            let zeros = body_of(&vec![0; found.payload_len as usize]);
+            put(dir, 1, chain.offset + HEADER_LEN as u64, &zeros);
+        }
+        chain = crate::log::survey::Chain::after(chain.offset, &found);
+    }
+}
+
+/// The ids of the rows from 1 to 7.
+fn first_rows(dir: &Path) -> Vec<i64> {
+    let db = rusqlite::Connection::open(dir.join("synclog.db")).unwrap();
+    let mut query = db.prepare("SELECT id FROM sync_logs WHERE id <= 7 ORDER BY id").unwrap();
+    query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+}
+
+fn open_and_close(dir: &Path) {
+    Store::<SyncEvent>::open(dir, options()).unwrap().close().unwrap();
+}
+
+fn replay(dir: &Path, rebuild: bool) {
+    Store::<SyncEvent>::replay(dir, options(), rebuild).unwrap();
+}
+
+/// Whatever becomes of the database, the rows of deleted events do not come back.
+#[test]
+fn p8_replay_and_rebuild_obey_a_deletion() {
+    for erased in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        store(dir);
+        let older = std::fs::read(dir.join("synclog.db")).unwrap();
+        record_deletion(dir);
+        if erased {
+            erase(dir);
+        }
+        let left = [1, 2, 6, 7];
+        open_and_close(dir);
+        assert_eq!(first_rows(dir), left, "P8: at the next open, erased {erased}");
+        replay(dir, false);
+        assert_eq!(first_rows(dir), left, "P8: after a replay, erased {erased}");
+        replay(dir, true);
+        assert_eq!(first_rows(dir), left, "P8: after a rebuild, erased {erased}");
+        std::fs::remove_file(dir.join("synclog.db")).unwrap();
+        open_and_close(dir);
+        assert_eq!(first_rows(dir), left, "P8: without a database, erased {erased}");
+        std::fs::write(dir.join("synclog.db"), &older).unwrap();
+        replay(dir, false);
+        assert_eq!(first_rows(dir), left, "P8: with an older copy of it, erased {erased}");
+    }
+}
+
+/// Our own export, taken before the deletion, does not bring the events back.
+#[test]
+fn p8_an_import_obeys_a_deletion() {
+    let temp = tempfile::tempdir().unwrap();
+    let (dir, export) = (&temp.path().join("store"), temp.path().join("export.ndjson"));
+    store(dir);
+    let reader = Reader::<SyncEvent>::open(dir).unwrap();
+    let mut lines = String::new();
+    for item in reader.items(1).unwrap() {
+        let super::Item::Event(stored) = item.unwrap() else { panic!("damage") };
+        let key = stored.key.as_deref();
+        let line = ExportLine::new(stored.seq, reader.id(), &stored.event, key, stored.appended_at);
+        lines += &(serde_json::to_string(&line).unwrap() + "\n");
+    }
+    std::fs::write(&export, lines).unwrap();
+    record_deletion(dir);
+    erase(dir);
+    let log = SyncLog::open_with(dir, options()).unwrap();
+    for _ in 0..2 {
+        let report = log.import(&export, &ImportOptions::default()).unwrap();
+        assert_eq!((report.imported, report.deleted, report.already_present), (0, 3, 37), "P8");
+    }
+    assert_eq!(log.store().last_seq(), 40);
+    log.close().unwrap();
+}
+
+/// A payload of zeros is lawful under a record, and damage without one.
+#[test]
+fn p8_erased_means_recorded() {
+    for recorded in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        store(dir);
+        if recorded {
+            record_deletion(dir);
+        }
+        erase(dir);
+        let (mut events, mut damage) = (Vec::new(), Vec::new());
+        let reader = Reader::<SyncEvent>::open(dir).unwrap();
+        for item in reader.items(1).unwrap() {
+            match item.unwrap() {
+                super::Item::Event(stored) => events.push(stored.seq),
+                super::Item::Damage(finding) => damage.push(finding),
+                super::Item::Unknown(finding) => panic!("{finding}"),
+            }
+        }
+        assert_eq!(events.len(), 37);
+        let named: Vec<_> =
+            damage.iter().map(|finding| (finding.kind, finding.seq, finding.last_seq)).collect();
+        let wanted = (FindingKind::DamagedFrame, Some(GONE.0), Some(GONE.1));
+        assert_eq!(named, if recorded { vec![] } else { vec![wanted] }, "P3, P8");
+        let mut told = Vec::new();
+        Reader::<SyncEvent>::verify(dir, true, |finding| told.push(finding.kind)).unwrap();
+        assert_eq!(told.contains(&FindingKind::DamagedFrame), !recorded, "P3, P8: {told:?}");
+    }
+}
+
+/// All that a log says, to see that a test's own writing is in its chain.
+#[test]
+fn the_record_stands_in_the_chain() {
+    let dir = tempfile::tempdir().unwrap();
+    store(dir.path());
+    record_deletion(dir.path());
+    let view = LogView::open(log_in(dir.path()), None, false).unwrap().unwrap();
+    assert!(view.findings.is_empty(), "{:?}", view.findings);
+    let (mut cursor, _) = view.cursor(1, false).unwrap();
+    let mut records = 0;
+    while let Some(entry) = cursor.next().unwrap() {
+        match entry {
+            Entry::Deletion { payload } => {
+                assert_eq!(Deletion::decode(payload).unwrap().ranges, [GONE]);
+                records += 1;
+            }
+            Entry::Damage(finding) => panic!("{finding}"),
+            _ => {}
+        }
+    }
+    assert_eq!(records, 1);
+}
