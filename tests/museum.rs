@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// What must be there. An exhibit goes only with the code that it breaks.
-const EXHIBITS: [&str; 35] = [
+const EXHIBITS: [&str; 41] = [
     "a-flipped-bit-is-a-torn-tail",
+    "a-length-is-believed",
     "a-read-error-is-the-end",
     "a-row-alone-answers-for-a-key",
     "a-short-file-reads-as-zeros",
@@ -25,18 +26,23 @@ const EXHIBITS: [&str; 35] = [
     "healing-without-proof",
     "import-forgets-deletions",
     "import-goes-by-content-and-second",
+    "list-and-count-are-written-twice",
     "mark-before-sync",
     "no-chain-check",
     "no-mark-for-a-frame-of-zeros",
     "no-sync-of-a-new-segments-directory",
     "no-sync-of-the-stores-own-entry",
+    "nobody-vouches-for-the-last-group",
     "only-some-columns-are-compared",
     "quarantine-is-empty",
+    "readers-show-what-is-not-durable",
     "replay-forgets-deletions",
     "retry-a-failed-sync",
     "rows-before-the-log-is-durable",
     "sqlites-own-check-is-trusted",
     "store-ids-are-not-compared",
+    "text-steers-the-terminal",
+    "the-company-filter-ignores-the-rest",
     "the-old-write-ahead-log-stays",
     "unproved-bytes-are-not-written-again",
     "waiters-hang-after-a-failed-sync",
@@ -61,7 +67,7 @@ fn no_exhibit_is_missing_and_each_tells_its_bug() {
     assert_eq!(found, wanted);
     for path in patches() {
         let text = std::fs::read_to_string(&path).unwrap();
-        for field in ["# bug: ", "# seen: ", "# costs: P"] {
+        for field in ["# bug: ", "# seen: ", "# costs: "] {
             assert!(text.lines().any(|line| line.starts_with(field)), "{}: no {field}", path.display());
         }
         let changed: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("+++ b/")).collect();
