@@ -109,7 +109,8 @@ impl SegmentHeader {
             && (1..=MAX_SEQ).contains(&header.first_seq)
             && header.first_retained <= header.first_seq
             && (FIRST_FRAME..=MAX_SEGMENT).contains(&header.size)
-            && raw[SUM_END..].iter().all(|byte| *byte == 0);
+            // Not `all`, which looks at one byte at a time.
+            && raw[SUM_END..].iter().fold(0, |any, byte| any | byte) == 0;
         if sound { Ok(header) } else { Err(None) }
     }
 }

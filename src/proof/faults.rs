@@ -150,7 +150,8 @@ fn opens_whole(life: &Life, disk: &SimDisk, when: &str) {
     verify(&cut, expect, None).unwrap_or_else(|broken| panic!("{when}, and one append later: {broken}"));
 }
 
-fn parse(text: &str) -> (u64, Fault) {
+/// One case by its name.
+pub(crate) fn parse(text: &str) -> (u64, Fault) {
     let parts: Vec<u64> = text.split('.').map(|part| part.parse().expect("a number")).collect();
     let [seed, at, errno, forever, partial] = parts[..] else { panic!("seed.call.errno.forever.partial") };
     (seed, Fault { at, fatal: forever == 1, partial: partial as usize, errno: errno as i32 })

@@ -5,12 +5,12 @@
 //! [`loss`] what is given up, [`reads`] the rest.
 
 mod check;
-mod crash;
+pub(crate) mod crash;
 mod damage;
 pub(crate) mod disk;
 mod disk_tests;
 mod explorer;
-mod faults;
+pub(crate) mod faults;
 mod images;
 mod loss;
 mod reads;
@@ -96,36 +96,6 @@ pub(crate) struct Ledger {
     pub(crate) acknowledged: BTreeMap<u64, Vec<u8>>,
     /// Batches whose append failed with outcome `Unknown`: their first seq and payloads.
     pub(crate) unknown: Vec<(u64, Vec<Vec<u8>>)>,
-}
-
-impl Ledger {
-    /// Compares what is in the log with what must, may and must not be there.
-    pub(crate) fn check(&mut self, disk: &SimDisk, context: &str) {
-        let events = read_all(disk, None);
-        for (index, (seq, _, _)) in events.iter().enumerate() {
-            assert_eq!(*seq, index as u64 + 1, "P4, gapless: {context}");
-        }
-        for (seq, payload) in &self.acknowledged {
-            let found = events.get(*seq as usize - 1);
-            assert_eq!(found.map(|(_, _, found)| found), Some(payload), "P1: event {seq}, {context}");
-        }
-        let mut next = self.acknowledged.len() as u64 + 1;
-        for (first, batch) in std::mem::take(&mut self.unknown) {
-            let there = events.len() as u64 >= first && first == next;
-            if !there {
-                continue;
-            }
-            for (index, payload) in batch.iter().enumerate() {
-                let seq = first + index as u64;
-                let found = events.get(seq as usize - 1).map(|(_, _, found)| found);
-                assert_eq!(found, Some(payload), "P4, a batch is whole: event {seq}, {context}");
-                // From now on it is history like any other.
-                self.acknowledged.insert(seq, payload.clone());
-            }
-            next = first + batch.len() as u64;
-        }
-        assert_eq!(events.len(), self.acknowledged.len(), "P4, nothing is invented: {context}");
-    }
 }
 
 /// Appends random groups until something fails or `groups` are done.
