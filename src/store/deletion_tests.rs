@@ -172,7 +172,7 @@ fn p8_erased_means_recorded() {
             match item.unwrap() {
                 super::Item::Event(stored) => events.push(stored.seq),
                 super::Item::Damage(finding) => damage.push(finding),
-                super::Item::Unknown(finding) => panic!("{finding}"),
+                super::Item::Unknown(finding) | super::Item::Lost(finding) => panic!("{finding}"),
             }
         }
         assert_eq!(events.len(), 37);
