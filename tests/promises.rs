@@ -175,6 +175,53 @@ fn p4_nothing_is_invented() {
     }
 }
 
+/// Where the frame of event `seq` starts.
+fn frame_of(bytes: &[u8], seq: u64) -> usize {
+    let starts =
+        |at: &usize| bytes[*at..*at + 2] == [0xF1, 1] && bytes[*at + 8..*at + 16] == seq.to_le_bytes();
+    (FIRST_FRAME..bytes.len() - 16).step_by(8).find(starts).unwrap()
+}
+
+/// A store was copied, and both copies went on: same store, segment, place and seq, so that every
+/// checksum fits. Only the chain tells that a frame of the one does not follow in the other.
+#[test]
+fn p4_a_frame_of_another_history_is_not_ours() {
+    let dir = filled(5);
+    let twin = tempfile::tempdir().unwrap();
+    copy_dir(dir.path(), twin.path());
+    for (path, word) in [(dir.path(), "failed"), (twin.path(), "passed")] {
+        for number in 6..=8 {
+            // Each is closed with a mark, so that both logs look alike.
+            let store = open(path);
+            let mut event = full_event(number);
+            event.message = format!("Sync {word}: {number}");
+            assert_eq!(store.append(event).unwrap().seq, number);
+            store.close().unwrap();
+        }
+    }
+    let path = segments(dir.path()).pop().unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let other = std::fs::read(segments(twin.path()).pop().unwrap()).unwrap();
+    let (from, end) = (frame_of(&bytes, 7), used(&bytes));
+    assert_eq!((frame_of(&other, 7), used(&other)), (from, end), "the same places in both");
+    bytes[from..end].copy_from_slice(&other[from..end]);
+    std::fs::write(&path, bytes).unwrap();
+    let (events, damage) = read(dir.path());
+    for (seq, event) in events {
+        // Behind the break the foreign frames follow on each other, as ours would behind damage.
+        let ours = event.message == format!("Sync failed: {seq}");
+        assert!(ours || seq == 8, "P4: event {seq}: {}", event.message);
+    }
+    assert!(damage.iter().any(|finding| finding.seq == Some(7)), "P3: {damage:?}");
+    // The rows are of the own history. What they prove comes back, and nothing else does.
+    let report = SyncStore::repair(dir.path(), small(), false, false).unwrap();
+    let (events, _) = read(dir.path());
+    for (seq, event) in events {
+        assert_eq!(event.message, format!("Sync failed: {seq}"), "P4, P9: {report:?}");
+    }
+    assert_eq!(report.healed_events, 2, "P9: {report:?}");
+}
+
 /// Every state that a power cut can leave of a group in flight: any of its sectors, and no others.
 #[test]
 fn p5_a_crash_never_locks_the_user_out() {
