@@ -175,7 +175,7 @@ fn a_failing_write_leaves_whole_sectors_behind() {
         let (disk, file) = disk_with(&path(), &[0; 4 * SECTOR]);
         disk.set_fault(Some(Fault { at: 0, fatal: false, partial, errno: EIO }));
         assert_eq!(errno(file.write_all_at(&[1; 3 * SECTOR], 0)), Some(EIO));
-        let written = disk.bytes(&path()).iter().filter(|byte| **byte == 1).count();
+        let written = disk.bytes(&path()).iter().rposition(|byte| *byte == 1).map_or(0, |last| last + 1);
         assert_eq!(written, sectors * SECTOR, "{partial}");
     }
 }
@@ -267,8 +267,8 @@ fn a_recording_holds_the_disk_after_each_call() {
 /// The same seed gives the same disk.
 #[test]
 fn a_power_cut_can_be_repeated_by_its_seed() {
-    let (disk, file) = disk_with(&path(), &[0; 64 * SECTOR]);
-    file.write_all_at(&[1; 64 * SECTOR], 0).unwrap();
+    let (disk, file) = disk_with(&path(), &[0; 24 * SECTOR]);
+    file.write_all_at(&[1; 24 * SECTOR], 0).unwrap();
     let cut = |seed| disk.after_power_cut(&mut Rng::new(seed)).tree().sum();
     assert_eq!(cut(1), cut(1));
     assert!((2..9).any(|seed| cut(seed) != cut(1)));

@@ -117,7 +117,7 @@ impl Explorer {
             let ledger = &ledgers[points[index].step];
             let history = std::mem::take(&mut self.history);
             let expect = Expect { acknowledged: &history[..ledger.acknowledged], pending: &ledger.pending };
-            let shown = self.shown_beside_a_writer(&points[index].tree)?;
+            let shown = Self::shown_beside_a_writer(&points[index].tree)?;
             let images = Images::of(&points, index, OUTER);
             let mut done = Ok(());
             for image in 0..images.count() {
@@ -145,7 +145,7 @@ impl Explorer {
     }
 
     /// A cursor beside a writer never points at an event that a power cut takes back.
-    fn shown_beside_a_writer(&self, tree: &Tree) -> std::result::Result<usize, String> {
+    fn shown_beside_a_writer(tree: &Tree) -> std::result::Result<usize, String> {
         let view = LogView::open(log_on(&SimDisk::from_tree(tree.clone())), None, true);
         let view = view.map_err(|error| format!("beside a writer: {error}"))?;
         Ok(view.map_or(0, |view| view.last_seq() as usize))
@@ -238,7 +238,7 @@ impl Explorer {
             if need > writer.room() {
                 writer.roll_at(need, 3)?;
             }
-            writer.append(&[events.clone()], 9)?;
+            writer.append(std::slice::from_ref(&events), 9)?;
             disk.step(2);
             if rng.chance(50) {
                 writer.mark()?;

@@ -199,7 +199,7 @@ fn left_behind(seed: u64) -> Life {
     let died = life.step(Step::Group { batches: 2, events: 2, fill: super::scripts::Fill::Any });
     assert!(died.is_err());
     life.writer = None;
-    life.crash(seed % 2 == 0);
+    life.crash(seed.is_multiple_of(2));
     life.disk.set_fault(None);
     life
 }

@@ -159,7 +159,7 @@ impl Tree {
 
     pub(crate) fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         match self.node(path) {
-            Some(Node::Dir(dir)) => Ok(self.dirs[dir].names.keys().map(|name| name.to_string()).collect()),
+            Some(Node::Dir(dir)) => Ok(self.dirs[dir].names.keys().map(ToString::to_string).collect()),
             _ => Err(io::ErrorKind::NotFound.into()),
         }
     }

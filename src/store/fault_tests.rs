@@ -245,7 +245,7 @@ fn one_case(seed: u64, fault: Fault) -> bool {
             let (message, event) = numbered(&mut rng, &mut next);
             let before = told.acknowledged.len() as u64;
             let receipt = store.append(event).expect("the disk is sound again");
-            assert!(store.wait_projected(Duration::from_secs(60)), "P7: {:?}", store.projection_trouble());
+            assert!(store.wait_projected(Duration::from_mins(1)), "P7: {:?}", store.projection_trouble());
             // What was unknown is settled now: all that lies before the new event is history.
             let unknown = std::mem::take(&mut told.unknown);
             for seq in before + 1..receipt.seq {
@@ -259,7 +259,7 @@ fn one_case(seed: u64, fault: Fault) -> bool {
         }
     };
     let store = tiny_open(&left, &dir, seed).unwrap_or_else(|error| panic!("P5: {error}"));
-    assert!(store.wait_projected(Duration::from_secs(60)), "P7: {:?}", store.projection_trouble());
+    assert!(store.wait_projected(Duration::from_mins(1)), "P7: {:?}", store.projection_trouble());
     let last = store.last_seq();
     store.close().unwrap();
     let rows: Vec<String> = (1..=last).map(|seq| message(&dir, seq).expect("a row")).collect();
@@ -339,7 +339,7 @@ fn a_failed_read_while_rows_are_brought_up_loses_no_row() {
             }
             hit |= disk.reads() > at;
             disk.set_read_fault(None);
-            assert!(store.wait_projected(Duration::from_secs(60)), "{:?}", store.projection_trouble());
+            assert!(store.wait_projected(Duration::from_mins(1)), "{:?}", store.projection_trouble());
             store.close().unwrap();
             for number in 1..=4 {
                 let expected = format!("event {number}");
