@@ -45,6 +45,9 @@ pub(crate) struct Cursor {
     failed_over: bool,
     /// Where the last damage starts that was passed over.
     damaged_at: Option<Place>,
+    /// Bytes that are not zero behind the last frame of a sealed segment: no event is missing there,
+    /// so reading does not stop at them.
+    stray: Vec<Finding>,
 }
 
 impl Cursor {
@@ -91,6 +94,7 @@ impl Cursor {
             map: false,
             failed_over: false,
             damaged_at: None,
+            stray: Vec::new(),
         })
     }
 
@@ -107,6 +111,7 @@ impl Cursor {
             map: false,
             failed_over: false,
             damaged_at: None,
+            stray: Vec::new(),
         }
     }
 
@@ -172,6 +177,9 @@ impl Cursor {
                 Err(fault) => {
                     let ended = matches!(fault, Fault::Header(_)) && sealed && self.at_end_of_sealed()?;
                     let finding = if ended { None } else { self.pass_over(fault)? };
+                    if ended {
+                        self.note_stray()?;
+                    }
                     if ended || self.failed_over {
                         self.next_segment()?;
                     }
@@ -218,6 +226,30 @@ impl Cursor {
                 && later.first_seq == self.chain.seq
                 && later.previous == self.chain.previous
         }))
+    }
+
+    /// Stray bytes that were met so far, each stretch once.
+    pub(crate) fn take_stray(&mut self) -> Vec<Finding> {
+        std::mem::take(&mut self.stray)
+    }
+
+    /// Behind the last frame of a sealed segment only zeros may follow.
+    fn note_stray(&mut self) -> Result<()> {
+        const STEP: usize = 128 * 1024;
+        let Some(reader) = &mut self.reader else { return Ok(()) };
+        let mut offset = self.chain.offset;
+        while offset < reader.header.size {
+            let bytes = reader.bytes(offset, STEP)?;
+            if let Some(at) = bytes.iter().position(|byte| *byte != 0) {
+                let what = "stray bytes behind the last frame, no event is missing; `synclog repair` puts them aside";
+                let place = offset + at as u64;
+                self.stray
+                    .push(Finding::new(FindingKind::DamagedFiller, what).at(reader.path.clone(), place));
+                return Ok(());
+            }
+            offset += STEP as u64;
+        }
+        Ok(())
     }
 
     /// The next segment that can be read.

@@ -5,6 +5,7 @@ use crate::finding::{Finding, FindingKind, Severity};
 
 use super::cursor::{Cursor, Entry, Horizon};
 use super::directory::LogDir;
+use super::frame::MARK_LEN;
 use super::segment::{FIRST_FRAME, SegmentHeader};
 use super::survey::{Chain, Sighting, Survey, Witness};
 
@@ -31,12 +32,26 @@ pub(crate) fn name_damage(
             "{}, and nothing tells whether it was acknowledged; `synclog repair` heals it if its row is there",
             surveyed.fault.describe()
         );
+        let (first, last) = unproved_events(surveyed);
         let path = log.segment_path(header.number);
         findings.push(
-            Finding::new(FindingKind::DamagedFrame, what).seq(surveyed.end.seq).at(path, surveyed.end.offset),
+            Finding::new(FindingKind::DamagedFrame, what).seqs(first, last).at(path, surveyed.end.offset),
         );
     }
     Ok(findings)
+}
+
+/// The events of the last group, of which a part is damaged and nothing proves any: from the start of
+/// the batch that the damage cuts, to the last event whose header is still there. None is given out.
+fn unproved_events(surveyed: &Survey) -> (u64, u64) {
+    let end = surveyed.end;
+    let first = surveyed.open_batch.map_or(end.seq, |batch| batch.seq);
+    let beyond = surveyed.beyond.map_or(end.seq, |(offset, header)| {
+        // A payload may hold the bytes of a header; no more events fit in between than this.
+        let most = end.seq.saturating_add((offset - end.offset) / MARK_LEN);
+        (Chain::after(offset, &header).seq - 1).min(most)
+    });
+    (first, beyond.max(end.seq))
 }
 
 /// How far the frames of the last segment must once have reached: behind the last sound header.

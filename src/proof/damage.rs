@@ -256,3 +256,40 @@ fn a_batch_that_was_durable_is_never_cleared_as_unfinished() {
     let last = Witness { seq: 10, ..witness };
     assert!(open_log(&disk, Some(last), &mut KnownFrames(frames)).is_err(), "no proof, no healing");
 }
+
+/// Where nothing proves the last group, and a bit of it is wrong, none of its events can be given out:
+/// all of them are named, those before and behind the damaged one as well.
+#[test]
+fn damage_in_the_last_group_names_the_whole_group() {
+    let disk = SimDisk::default();
+    disk.create_parents();
+    let (mut writer, _) = open_log(&disk, None, &mut NoDonor).unwrap();
+    writer.append(&one(b"first"), 1).unwrap();
+    let event = |number: u8| NewEvent { event_kind: 1, version: 1, keyed: false, payload: vec![number; 30] };
+    writer.append(&[(2..=5).map(event).collect(), (6..=7).map(event).collect()], 1).unwrap();
+    let path = segments(&disk).pop().unwrap();
+    let bytes = disk.bytes(&path);
+    let places: Vec<usize> =
+        (2..=7).map(|number| bytes.windows(30).position(|found| found == [number; 30]).unwrap()).collect();
+    for (index, place) in places.iter().enumerate() {
+        for at in [*place, place - 20] {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            disk.put(&path, damaged);
+            let context = format!("event {}, byte {at}", index + 2);
+            let named = |findings: &[crate::finding::Finding]| {
+                let damage =
+                    findings.iter().find(|finding| finding.kind == FindingKind::DamagedFrame).unwrap();
+                (damage.seq, damage.last_seq)
+            };
+            let view = LogView::open(log_on(&disk), None, false).unwrap().unwrap();
+            let given = view.last_seq();
+            assert_eq!(given, if index < 4 { 1 } else { 5 }, "P4, whole batches: {context}");
+            assert_eq!(named(&view.findings), (Some(given + 1), Some(7)), "P3: {context}");
+            let Err(Error::Damaged { findings, .. }) = open_log(&disk, None, &mut NoDonor) else {
+                panic!("P3: {context}");
+            };
+            assert_eq!(named(&findings), (Some(given + 1), Some(7)), "P3: {context}");
+        }
+    }
+}

@@ -7,6 +7,8 @@
 mod check;
 pub(crate) mod crash;
 mod damage;
+mod damage_cases;
+mod damage_table;
 pub(crate) mod disk;
 mod disk_tests;
 mod explorer;

@@ -199,6 +199,7 @@ fn walk<E: Event>(
         })?;
     }
     while let Some(mut stretch) = replay::gather::<E>(&mut cursor)? {
+        cursor.take_stray().into_iter().for_each(|finding| check.tell(finding));
         check.summary.events += stretch.events;
         for finding in std::mem::take(&mut stretch.findings) {
             check.tell(finding);
