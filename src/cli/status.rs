@@ -27,6 +27,7 @@ pub(crate) fn run(global: &Global, out: &mut Out) -> Result<Exit, Stop> {
     let findings: Vec<_> = reader
         .findings()
         .iter()
+        .chain(reader.damage())
         .map(|found| serde_json::to_value(finding(found)).unwrap_or_default())
         .collect();
     let mut fields = Fields::new()
@@ -57,7 +58,7 @@ pub(crate) fn run(global: &Global, out: &mut Out) -> Result<Exit, Stop> {
         }
         Output::Table => {
             out.text(&fields.lines())?;
-            for found in reader.findings() {
+            for found in reader.findings().iter().chain(reader.damage()) {
                 out.line(&format!("finding: {}", super::text::escape(&found.to_string())))?;
             }
             if let Some(report) = reader.last_open_report() {
@@ -74,7 +75,11 @@ fn judge(
     lag: Option<u64>,
     missing: u64,
 ) -> Verdict {
-    let damaged = reader.findings().iter().any(|found| found.kind.severity() == Severity::LogDamaged);
+    let damaged = reader
+        .findings()
+        .iter()
+        .chain(reader.damage())
+        .any(|found| found.kind.severity() == Severity::LogDamaged);
     let differs = Verdict { state: "projection differs", next: Some("synclog replay"), exit: Exit::Differs };
     match database {
         _ if damaged => {

@@ -24,6 +24,9 @@ pub(crate) struct LogView {
     pub(crate) proved_seq: u64,
     /// What is wrong with the list of segments and with the last one's tail.
     pub(crate) findings: Vec<Finding>,
+    /// The first damage in the last segment, where something behind it proves that there was more.
+    /// Whoever reads the events meets each damage by itself; this is for those who do not.
+    pub(crate) damage: Option<Finding>,
     pub(crate) sighting: Sighting,
 }
 
@@ -52,6 +55,7 @@ impl LogView {
             horizon: Horizon { segment: active.number, offset: FIRST_FRAME, seq: active.first_seq },
             proved_seq: active.first_seq,
             findings,
+            damage: None,
             sighting: Sighting::Elsewhere,
             log,
         };
@@ -101,6 +105,11 @@ impl LogView {
             Verdict::Corruption => {
                 if !surveyed.evidence.proof_beyond {
                     self.findings.extend(name_damage(&self.log, &surveyed, active, None)?);
+                }
+                if known_end(active.number, &surveyed).offset > surveyed.end.offset {
+                    let what = format!("{}; `synclog verify` names each damage", surveyed.fault.describe());
+                    let finding = Finding::new(FindingKind::DamagedFrame, what);
+                    self.damage = Some(finding.seq(surveyed.end.seq).at(&path, surveyed.end.offset));
                 }
                 self.findings.extend(beyond_finding(&self.log, &surveyed, active, witness));
                 self.findings.extend(cut_batch_finding(&self.log, &surveyed, active));

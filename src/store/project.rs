@@ -116,6 +116,7 @@ impl Projector {
             horizon: durable,
             proved_seq: durable.seq,
             findings: Vec::new(),
+            damage: None,
             sighting: Sighting::Elsewhere,
         })
     }

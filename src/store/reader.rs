@@ -119,6 +119,7 @@ impl<E: Event> Reader<E> {
             horizon: durable,
             proved_seq: durable.seq,
             findings: listing.refusals,
+            damage: None,
             sighting: Sighting::Elsewhere,
             log,
         };
@@ -141,6 +142,12 @@ impl<E: Event> Reader<E> {
     /// What is wrong with the list of segments and with the log's end.
     pub fn findings(&self) -> &[Finding] {
         &self.view.findings
+    }
+
+    /// The first damaged frame of the last segment, as far as looking for the log's end met one.
+    /// [`Reader::items`] and [`Reader::verify`] give every one, in all segments.
+    pub fn damage(&self) -> Option<&Finding> {
+        self.view.damage.as_ref()
     }
 
     /// The seq of the newest event in the snapshot; 0 where there is none.
