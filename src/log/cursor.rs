@@ -292,6 +292,7 @@ impl Cursor {
             return Ok(match header.kind {
                 FrameKind::Event if header.seq < self.from => None,
                 FrameKind::Event => Some(finding.seq(header.seq)),
+                _ if start.seq < self.from => None,
                 _ => Some(finding),
             });
         }
@@ -311,7 +312,7 @@ impl Cursor {
             return Ok(Some(finding.seqs(first, next_seq - 1).at(path, start.offset)));
         }
         let what = format!("{}; no event was in it", fault.describe());
-        Ok((next_seq >= self.from)
+        Ok((start.seq >= self.from)
             .then(|| Finding::new(FindingKind::DamagedFrame, what).at(path, start.offset)))
     }
 

@@ -168,7 +168,7 @@ pub(crate) fn repair(
     dry_run: bool,
 ) -> Result<(Recovered, Vec<Finding>)> {
     let mut done = Recovered::default();
-    salvage(log, dry_run, &mut done)?;
+    salvage(log, with, dry_run, &mut done)?;
     let listing = log.list()?;
     done.findings.extend(listing.notes);
     let mut lost = listing.refusals;

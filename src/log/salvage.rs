@@ -11,14 +11,14 @@ use crate::store_id::StoreId;
 
 use super::directory::{LogDir, Unfit, Unusable};
 use super::frame::{HEADER_LEN, Seed, decode_header};
-use super::open::Recovered;
+use super::open::{OpenLog, Recovered, newest};
 use super::quarantine;
 use super::segment::{self, FIRST_FRAME, HEADER_BLOCK, MAX_SEGMENT, SegmentHeader, SegmentReader};
-use super::survey::{Chain, survey};
+use super::survey::{Chain, Witness, survey};
 use super::tail;
 
 /// Puts every file together again for which that is possible.
-pub(super) fn salvage(log: &LogDir, dry_run: bool, done: &mut Recovered) -> Result<()> {
+pub(super) fn salvage(log: &LogDir, with: &OpenLog<'_>, dry_run: bool, done: &mut Recovered) -> Result<()> {
     let listing = log.list()?;
     for unusable in &listing.unusable {
         let header = match unusable.why {
@@ -27,6 +27,9 @@ pub(super) fn salvage(log: &LogDir, dry_run: bool, done: &mut Recovered) -> Resu
             Unfit::Header => infer_header(log, unusable, &listing.segments)?,
         };
         let Some(header) = header else { continue };
+        if !with.trust_log && !tells_its_end(log, unusable, &header, &listing.segments, with.witness)? {
+            continue;
+        }
         let path = log.segment_path(header.number);
         let lacks = match unusable.why {
             Unfit::Length(_) => format!("its {} bytes are made {} again", unusable.len, header.size),
@@ -45,6 +48,65 @@ pub(super) fn salvage(log: &LogDir, dry_run: bool, done: &mut Recovered) -> Resu
         done.quarantined.push(kept);
     }
     Ok(())
+}
+
+/// Whether the file, put together again, would still tell that something is missing, if something is. The
+/// next segment tells that; or a witness that has seen all that is left, or more; or a place in the file
+/// where the next frame would start and does not. Else zeros in the place of what was cut off would look
+/// like the log's end, and events would be lost in silence (P3).
+fn tells_its_end(
+    log: &LogDir,
+    unusable: &Unusable,
+    header: &SegmentHeader,
+    segments: &[SegmentHeader],
+    witness: Option<Witness>,
+) -> Result<bool> {
+    if segments.iter().any(|later| later.number > unusable.number) {
+        return Ok(true);
+    }
+    let padded = Padded { file: log.open_file(unusable.number, false)?, len: unusable.len };
+    let path = log.segment_path(unusable.number);
+    let surveyed = survey(&mut SegmentReader::new(path, *header, Arc::new(padded)), None, None)?;
+    let is_whole = surveyed.evidence.rest_is_zero
+        && surveyed.open_batch.is_none()
+        && surveyed.end.offset < unusable.len
+        // Without its header and without a frame, nothing tells that the zeros were ever the log's.
+        && (surveyed.has_frames || !matches!(unusable.why, Unfit::Header));
+    let witness = newest(witness, tail::of_store(tail::read(log)?, header.store));
+    Ok(is_whole || witness.is_some_and(|witness| witness.seq + 1 >= surveyed.end.seq))
+}
+
+/// A file that is too short, with zeros in the place of what it lacks.
+struct Padded {
+    file: Arc<dyn DiskFile>,
+    len: u64,
+}
+
+impl DiskFile for Padded {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        if offset >= self.len {
+            buf.fill(0);
+            return Ok(buf.len());
+        }
+        let there = (buf.len() as u64).min(self.len - offset) as usize;
+        self.file.read_at(&mut buf[..there], offset)
+    }
+
+    fn write_all_at(&self, _buf: &[u8], _offset: u64) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
+    fn sync(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn len(&self) -> std::io::Result<u64> {
+        self.file.len()
+    }
+
+    fn as_real(&self) -> Option<&std::fs::File> {
+        None
+    }
 }
 
 /// What the header must have said: by the first frame, or by the end of the segment before.

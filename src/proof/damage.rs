@@ -293,3 +293,87 @@ fn damage_in_the_last_group_names_the_whole_group() {
         }
     }
 }
+
+/// Who reads from an event on is told of damage from there on: not of the event right before it, and
+/// never that "no event was in it" where one was.
+#[test]
+fn a_cursor_is_silent_about_damage_before_its_start() {
+    let disk = SimDisk::default();
+    disk.create_parents();
+    let (mut writer, _) = open_log(&disk, None, &mut NoDonor).unwrap();
+    let mut places = Vec::new();
+    for number in 1..=5_u8 {
+        places.push(writer.position().offset as usize);
+        writer.append(&one(&[number; 30]), 1).unwrap();
+    }
+    writer.mark().unwrap();
+    let path = segments(&disk).pop().unwrap();
+    let whole = disk.bytes(&path);
+    for (event, place) in (1_u64..).zip(places) {
+        for at in [place, place + 60] {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 4;
+            disk.put(&path, bytes);
+            let view = LogView::open(log_on(&disk), None, false).unwrap().unwrap();
+            for from in 1..=6 {
+                let (mut cursor, _) = view.cursor(from, false).unwrap();
+                let (mut told, mut given) = (Vec::new(), 0);
+                while let Some(entry) = cursor.next().unwrap() {
+                    match entry {
+                        Entry::Event { .. } => given += 1,
+                        Entry::Damage(finding) => told.push(finding.seq),
+                        _ => panic!("nothing else is here"),
+                    }
+                }
+                let expected = if event >= from { vec![Some(event)] } else { Vec::new() };
+                assert_eq!(told, expected, "event {event}, byte {at}, read from {from}");
+                assert_eq!(given, 6 - from - told.len() as u64);
+            }
+        }
+    }
+}
+
+/// A file that was cut short tells that something may be missing. Where nothing else does, making it as
+/// long as it was would turn that into a sound end of the log.
+#[test]
+fn a_cut_last_segment_is_never_made_whole_over_a_loss() {
+    let (disk, whole, frames, witness) = closed_log(11, 14);
+    let path = segments(&disk).pop().unwrap();
+    let bytes = disk.bytes(&path);
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let repair = |disk: &SimDisk, witness, donor: &mut dyn crate::log::heal::Donor| {
+        let mut with = crate::log::open::OpenLog {
+            limits: super::LIMITS,
+            witness,
+            donor,
+            busy: None,
+            trust_log: false,
+            tail: None,
+        };
+        crate::log::open::repair(&log_on(disk), &mut with, false).unwrap().1
+    };
+    for len in (0..bytes.len()).filter(|len| len % 61 == 0 || len.abs_diff(end) < 70) {
+        let cut = disk.after_kill();
+        cut.put(&path, bytes[..len].to_vec());
+        let context = format!("cut to {len} bytes, frames end at {end}");
+        let lost = repair(&cut, None, &mut NoDonor);
+        if len > end {
+            assert!(lost.is_empty(), "nothing is lost, {context}: {lost:?}");
+            assert_eq!(cut.bytes(&path), bytes, "{context}");
+        } else {
+            let bad = lost.iter().find(|finding| finding.kind == FindingKind::BadSegment);
+            assert_eq!(bad.and_then(|bad| bad.file.as_ref()), Some(&path), "P3: {context}: {lost:?}");
+            assert_eq!(cut.bytes(&path).len(), len, "P3: {context}");
+        }
+        // With a witness and rows every event comes back. A piece of the mark behind them could be one of
+        // another event: then that one is named.
+        if len >= 8192 {
+            let cut = disk.after_kill();
+            cut.put(&path, bytes[..len].to_vec());
+            let lost = repair(&cut, Some(witness), &mut KnownFrames(frames.clone()));
+            let all_known = lost.iter().all(|finding| finding.seq > Some(witness.seq));
+            assert!(all_known && (lost.is_empty() || len.abs_diff(end) < 60), "P9: {context}: {lost:?}");
+            assert_eq!(read_all(&cut, Some(witness)).len(), whole.acknowledged.len(), "P9: {context}");
+        }
+    }
+}
