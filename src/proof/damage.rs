@@ -346,7 +346,7 @@ fn a_cut_last_segment_is_never_made_whole_over_a_loss() {
             limits: super::LIMITS,
             witness,
             donor,
-            busy: None,
+            unread: None,
             trust_log: false,
             tail: None,
         };

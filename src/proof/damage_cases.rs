@@ -112,7 +112,7 @@ impl Reference {
             limits: LIMITS,
             witness: None,
             donor: &mut NoDonor,
-            busy: None,
+            unread: None,
             trust_log: false,
             tail: None,
         };

@@ -457,7 +457,7 @@ impl Case<'_> {
 }
 
 fn with(witness: Option<Witness>, donor: &mut dyn Donor) -> OpenLog<'_> {
-    OpenLog { limits: LIMITS, witness, donor, busy: None, trust_log: false, tail: None }
+    OpenLog { limits: LIMITS, witness, donor, unread: None, trust_log: false, tail: None }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
