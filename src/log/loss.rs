@@ -188,7 +188,8 @@ fn unproved_end(log: &LogDir, active: &SegmentHeader, cursor: &Cursor) -> Result
 pub(crate) fn give_up(log: &LogDir, plan: &Losses, now_us: i64) -> Result<Recovered> {
     let mut done = Recovered::default();
     for number in &plan.needless {
-        done.quarantined.extend(quarantine::move_file(log, &log.segment_path(*number))?);
+        done.quarantined.extend(quarantine::keep_file(log, *number)?);
+        quarantine::remove(log, *number)?;
     }
     for loss in &plan.stretches {
         let writer = GapWriter { log, loss, now_us, store: plan.store };
@@ -251,7 +252,8 @@ impl GapWriter<'_> {
     ) -> Result<(std::path::PathBuf, u64)> {
         self.clear_before(first, done)?;
         for number in (first..=last).rev() {
-            self.move_aside(number, done)?;
+            // A file of that name is none of this log; the new segment takes its place.
+            done.quarantined.extend(quarantine::keep_file(self.log, number)?);
             let (seq, previous) = if number == first {
                 (self.loss.start.seq, self.loss.start.previous)
             } else {
@@ -299,15 +301,6 @@ impl GapWriter<'_> {
         zero(file.as_ref(), from, surveyed.stray_end)
             .and_then(|()| file.sync())
             .map_err(|error| Error::io_at("write zeros to", &path, from, error))
-    }
-
-    /// A file that has the name of a segment, and is none of this log.
-    fn move_aside(&self, number: u64, done: &mut Recovered) -> Result<()> {
-        let path = self.log.segment_path(number);
-        if let Some(kept) = quarantine::move_file(self.log, &path)? {
-            done.quarantined.push(kept);
-        }
-        Ok(())
     }
 
     /// One gap, or several where one frame cannot be so long. Only the first gives events up.

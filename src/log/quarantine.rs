@@ -1,7 +1,7 @@
 //! Damaged bytes are kept, never thrown away: each stretch in a file of its own, or the whole file.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::disk::DiskFile;
 use crate::error::{Error, Result};
@@ -41,22 +41,39 @@ pub(crate) fn keep(log: &LogDir, file: &dyn DiskFile, number: u64, start: u64, e
     Ok(path)
 }
 
-/// Moves a whole file of the log's directory into `quarantine/`, durably. `None` where it is not there.
-pub(crate) fn move_file(log: &LogDir, path: &Path) -> Result<Option<PathBuf>> {
-    let dir = log.quarantine_dir();
-    let wrap = |error: io::Error| Error::io("move aside", path, error);
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    if !log.disk.list(&log.log_dir()).map_err(wrap)?.contains(&name) {
-        return Ok(None);
+/// Copies a whole file with a segment's name. What is no regular file is moved, because there is nothing
+/// to copy. `None` where there is none.
+pub(crate) fn keep_file(log: &LogDir, number: u64) -> Result<Option<PathBuf>> {
+    let path = log.segment_path(number);
+    match log.disk.open(&path, false) {
+        Ok(file) => {
+            let len = file.len().map_err(|error| Error::io("read the length of", &path, error))?;
+            keep(log, file.as_ref(), number, 0, len).map(Some)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            let dir = log.quarantine_dir();
+            let wrap = |error: io::Error| Error::io("move aside", &path, error);
+            log.disk.create_dir(&dir).map_err(wrap)?;
+            let taken = log.disk.list(&dir).map_err(wrap)?;
+            let name = |attempt: u32| format!("segment-{number}-whole-{attempt}");
+            let attempt = (0..u32::MAX).find(|attempt| !taken.contains(&name(*attempt))).unwrap_or(0);
+            let kept = dir.join(name(attempt));
+            log.disk.rename(&path, &kept).map_err(wrap)?;
+            Ok(Some(kept))
+        }
+        Err(error) => Err(Error::io("open", &path, error)),
     }
-    log.disk.create_dir(&dir).map_err(wrap)?;
-    let taken = log.disk.list(&dir).map_err(wrap)?;
-    let free = |attempt: &u32| !taken.contains(&format!("{name}-{attempt}.bin"));
-    let attempt = (0..u32::MAX).find(free).unwrap_or(u32::MAX);
-    let kept = dir.join(format!("{name}-{attempt}.bin"));
-    log.disk.rename(path, &kept).map_err(wrap)?;
-    for changed in [&dir, &log.log_dir(), &log.store_dir] {
-        log.disk.sync_dir(changed).map_err(wrap)?;
+}
+
+/// Takes a file with a segment's name away, durably; one that is not there is fine.
+pub(crate) fn remove(log: &LogDir, number: u64) -> Result<()> {
+    let path = log.segment_path(number);
+    match log.disk.remove(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", &path, error)),
+        _ => {
+            let dir = log.log_dir();
+            log.disk.sync_dir(&dir).map_err(|error| Error::io("sync the directory", &dir, error))
+        }
     }
-    Ok(Some(kept))
 }
