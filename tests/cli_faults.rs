@@ -21,7 +21,7 @@ use serde_json::Value;
 
 const CALLS: &str = "openat,mkdir,pwrite64,write,fdatasync,fsync,rename,unlink,ftruncate";
 /// Faults of a plain run.
-const SAMPLE: usize = 120;
+const SAMPLE: usize = 90;
 const ERRORS: [(&str, &str); 4] = [
     ("error=EIO", "Input/output error"),
     ("error=ENOSPC", "No space left on device"),
@@ -240,7 +240,12 @@ fn points(scene: &Scene) -> Option<Vec<Point>> {
     let each = most.into_iter().flat_map(|((call, path), count)| {
         (1..=count).map(move |nth| Point { call: call.clone(), path: path.clone(), nth })
     });
-    Some(each.collect())
+    let points: Vec<Point> = each.collect();
+    if scene.args == stdin_args() {
+        let syncs = points.iter().filter(|point| point.call == "fdatasync" && point.is_segment()).count();
+        assert!(syncs >= scene.messages.len(), "P1: {syncs} syncs for events that came one after the other");
+    }
+    Some(points)
 }
 
 #[test]
