@@ -380,6 +380,21 @@ impl Damage {
         disk
     }
 
+    /// Where the bytes of changed files differ, as far as those reach: segment and offset.
+    pub(super) fn places(&self, reference: &Reference) -> Vec<(usize, usize)> {
+        let mut places = Vec::new();
+        for (segment, image) in &self.0 {
+            let (Some(image), Some(whole)) = (image, reference.images.get(*segment)) else { continue };
+            for (block, (found, whole)) in image.chunks(SECTOR).zip(whole.chunks(SECTOR)).enumerate() {
+                if found != whole {
+                    let differ = (0..found.len()).filter(|at| found[*at] != whole[*at]);
+                    places.extend(differ.map(|at| (*segment, block * SECTOR + at)));
+                }
+            }
+        }
+        places
+    }
+
     /// A segment's bytes with this damage; `None` where it is gone.
     pub(super) fn image<'a>(&'a self, reference: &'a Reference, segment: usize) -> Option<&'a [u8]> {
         match self.0.iter().find(|(changed, _)| *changed == segment) {

@@ -254,6 +254,12 @@ impl SimDisk {
         state.tree.file(state.tree.file_at(path).expect("a file")).cache().to_vec()
     }
 
+    /// Whether a file holds just these bytes.
+    pub(crate) fn holds(&self, path: &Path, bytes: &[u8]) -> bool {
+        let state = self.state();
+        state.tree.file_at(path).is_some_and(|file| state.tree.file(file).cache() == bytes)
+    }
+
     /// Puts bytes into a file, in cache and on disk alike.
     pub(crate) fn put(&self, path: &Path, bytes: Vec<u8>) {
         self.state().tree.put(path, bytes);
