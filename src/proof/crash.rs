@@ -67,8 +67,15 @@ fn no_crash_loses_an_acknowledged_event_or_locks_anybody_out() {
                     }
                     match explore(first + script, None) {
                         Ok((seen, opened)) => {
-                            states.fetch_add(seen as u64, Ordering::Relaxed);
+                            let before = states.fetch_add(seen as u64, Ordering::Relaxed);
                             openings.fetch_add(opened, Ordering::Relaxed);
+                            let millions = (before + seen as u64) / 1_000_000;
+                            if millions > before / 1_000_000 && millions < wanted / 1_000_000 {
+                                println!(
+                                    "{millions} million states, {script} scripts, {:.0?}",
+                                    started.elapsed()
+                                );
+                            }
                         }
                         Err(what) => *broken.lock().unwrap() = Some(what),
                     }

@@ -248,6 +248,9 @@ impl Explorer {
         };
         go_on().map_err(|error| format!("after recovery: {error}"))?;
         known.extend(batch.iter().cloned());
+        if rng.chance(12) {
+            self.flipped(&disk, Expect { acknowledged: &known, pending: &[] }, &mut rng)?;
+        }
         self.inner_states(&disk, expect, &known, batch)
     }
 
@@ -280,6 +283,27 @@ impl Explorer {
         }
         self.place = outer;
         Ok(())
+    }
+
+    /// After a crash, a recovery and an append, a bit flips. It is named, or has cost nothing: it never
+    /// passes for a torn tail.
+    fn flipped(&self, disk: &SimDisk, expect: Expect<'_>, rng: &mut Rng) -> Check {
+        let disk = disk.after_kill();
+        let Some(path) = super::segments(&disk).pop() else { return Ok(()) };
+        let bytes = disk.bytes(&path);
+        let first = crate::log::segment::FIRST_FRAME as usize;
+        let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        if end <= first {
+            return Ok(());
+        }
+        let at = first + rng.below((end - first) as u64) as usize;
+        disk.flip_bit(&path, at, rng.below(8) as u32);
+        match Opener::alone(self.store).open(&disk) {
+            Ok(_) => {}
+            Err(Error::Damaged { findings, .. }) if !findings.is_empty() => return Ok(()),
+            Err(error) => return Err(format!("P3: a flipped bit at {at}: {error}")),
+        }
+        verify(&disk, expect, None).map(|_| ()).map_err(|broken| format!("a flipped bit at {at}: {broken}"))
     }
 
     /// A witness that lies may be refused; nothing is lost by it, and `--trust-log` gets on.

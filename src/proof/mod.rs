@@ -1,8 +1,10 @@
 //! The machinery that tries to break the promises: a simulated disk, scripts of a log's life, and
 //! what must hold after each of them. Built for tests alone.
 //!
-//! [`disk`] is the disk. [`crash`] takes crashes, [`damage`] damaged bytes,
-//! [`loss`] what is given up, [`reads`] the rest.
+//! [`disk`] is the disk, made of [`sectors`] and a [`tree`] of names; [`disk_tests`] say what it does.
+//! [`scripts`] draws what a log lives through, [`check`] says what must hold. [`crash`] takes crashes at
+//! every call ([`explorer`] goes through them, [`images`] are what each may leave), [`faults`] calls
+//! that fail, [`damage`] damaged bytes, [`loss`] what is given up, [`reads`] the rest.
 
 mod check;
 pub(crate) mod crash;
