@@ -137,3 +137,33 @@ fn rows_beyond_the_log_bring_their_events_back() {
     assert_eq!(bench.run(&["export"]).expect(0).out, export);
     bench.run(&["verify"]).expect(0);
 }
+
+/// P5, P7: a kill while SQLite writes the first page of a database leaves a journal beside a file
+/// without tables. SQLite would roll it back into whatever database comes to lie there.
+#[test]
+fn a_journal_that_sqlite_left_never_reaches_the_next_database() {
+    for keep_file in [true, false] {
+        let bench = store();
+        let export = bench.run(&["export"]).expect(0).out;
+        remove_database(&bench);
+        let other = bench.temp.path().join("other.db");
+        let db = rusqlite::Connection::open(&other).unwrap();
+        db.execute_batch(
+            "PRAGMA journal_mode=DELETE; CREATE TABLE t (x); INSERT INTO t VALUES (1);
+             PRAGMA cache_size=1; BEGIN; INSERT INTO t WITH RECURSIVE n(x) AS
+             (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 9999) SELECT zeroblob(100) FROM n",
+        )
+        .unwrap();
+        let journal = bench.dir().join("synclog.db-journal");
+        std::fs::copy(bench.temp.path().join("other.db-journal"), &journal).unwrap();
+        if keep_file {
+            std::fs::copy(&other, bench.dir().join("synclog.db")).unwrap();
+        }
+        drop(db);
+        bench.run(&["replay"]).expect(0);
+        assert!(!journal.exists());
+        bench.run(&["verify"]).expect(0);
+        assert_eq!(bench.run(&["list", "--count"]).expect(0).json()["count"], 10);
+        assert_eq!(bench.run(&["export"]).expect(0).out, export);
+    }
+}

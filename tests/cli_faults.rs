@@ -406,6 +406,10 @@ fn check(
     sent: &[&String],
     context: &str,
 ) {
+    // Opening alone mends log and view.
+    bench.feed(&["append", "--stdin"], b"").expect(0);
+    let opened = bench.run(&["verify"]);
+    assert_eq!(opened.code, Some(0), "P5: {}{context}", opened.out);
     let after = bench.run(&cli_support::append_args("after"));
     assert_eq!(after.code, Some(0), "P5: {}{context}", after.err);
     let export = bench.run(&["export"]).expect(0).lines();

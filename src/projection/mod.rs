@@ -249,8 +249,9 @@ impl Projection {
                 Err(trouble) => return Err(trouble),
             }
         } else {
-            let _ = disk::remove_if_there(&beside(path, "-wal"));
-            let _ = disk::remove_if_there(&beside(path, "-shm"));
+            for suffix in ["-wal", "-journal", "-shm"] {
+                let _ = disk::remove_if_there(&beside(path, suffix));
+            }
             open_for_writing(path, wait)?
         };
         if !exists {

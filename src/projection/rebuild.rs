@@ -102,10 +102,13 @@ impl Rebuild {
         if let Some(busy) = hold_old(&self.target, wait) {
             return Err(busy);
         }
-        // A new file with the old one's write-ahead log beside it would show old rows.
-        let wal = beside(&self.target, "-wal");
-        disk::truncate_if_there(&wal).map_err(io)?;
-        disk::remove_if_there(&wal).map_err(io)?;
+        // A new file with the old one's write-ahead log beside it would show old rows, and a journal that a
+        // kill left would be rolled back into it.
+        for suffix in ["-wal", "-journal"] {
+            let old = beside(&self.target, suffix);
+            disk::truncate_if_there(&old).map_err(io)?;
+            disk::remove_if_there(&old).map_err(io)?;
+        }
         disk::remove_if_there(&beside(&self.target, "-shm")).map_err(io)?;
         disk::rename_durably(&self.unfinished, &self.target).map_err(io)
     }

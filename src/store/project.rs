@@ -264,8 +264,8 @@ impl Projector {
         let stamp: String =
             crate::Timestamp::now().to_string().chars().filter(char::is_ascii_digit).collect();
         let kept = dir.join(format!("database-{stamp}.db"));
-        // First the log that SQLite keeps beside it, so that no crash leaves it to a new database.
-        for suffix in ["-wal", "-shm", ""] {
+        // First the logs that SQLite keeps beside it, so that no crash leaves them to a new database.
+        for suffix in ["-wal", "-journal", "-shm", ""] {
             let from = projection::beside(&self.database, suffix);
             if crate::disk::identity(&from).map_err(io)?.is_some() {
                 crate::disk::rename_durably(&from, &projection::beside(&kept, suffix)).map_err(io)?;
