@@ -23,8 +23,15 @@ pub(crate) fn name_damage(
     let mut cursor = Cursor::at_segment(log.clone(), *header, horizon)?;
     let mut findings = Vec::new();
     while let Some(entry) = cursor.next()? {
-        if let Entry::Damage(finding) = entry {
-            findings.push(finding);
+        match entry {
+            Entry::Damage(finding) => findings.push(finding),
+            // Recovery has no place for an erased event, so here it is what was found damaged.
+            Entry::Erased { seq, segment, offset } => {
+                let what = "the payload is zeros, and recovery knows no deletion record that covers it";
+                let path = log.segment_path(segment);
+                findings.push(Finding::new(FindingKind::DamagedFrame, what).seq(seq).at(path, offset));
+            }
+            _ => {}
         }
     }
     if later.is_none() && horizon.offset <= surveyed.end.offset && !surveyed.evidence.rest_is_zero {

@@ -25,6 +25,10 @@ use super::tail;
 /// An event's frame is at least this long: 48 bytes of header, 8 of salt, and the rest of the body.
 const SHORTEST_EVENT: u64 = frame_len(8);
 
+/// No more segments than this are made anew for one loss. A file whose name has a number far beyond the
+/// others is no trace of that many lost segments, and to make them all would fill the disk (P12).
+const MOST_MISSING: u64 = 4096;
+
 /// One stretch of the log that cannot be brought back.
 #[derive(Clone, Copy, Debug)]
 struct Loss {
@@ -118,10 +122,15 @@ pub(crate) fn plan(log: &LogDir, witness: Option<Witness>) -> Result<Option<Loss
         let events = if beyond.is_some() { events } else { events + held };
         let place = Place::Missing { last, later: None };
         losses.push(Loss { segment: active.number + 1, start: end, events, goes_on, place });
-    } else if open_end.is_some() || beyond.is_some() {
-        let room = end.offset + MARK_LEN <= active.size;
-        let place = if room { Place::ToEnd } else { Place::NextSegment };
-        losses.push(Loss { segment: active.number, start: end, events, goes_on, place });
+    } else {
+        // Of a batch that was durable at least one event is gone.
+        let cut = open_end.is_none() && beyond.is_none() && cut_batch(log, active, &losses, witness)?;
+        if cut || open_end.is_some() || beyond.is_some() {
+            let events = if cut { 1 } else { events };
+            let room = end.offset + MARK_LEN <= active.size;
+            let place = if room { Place::ToEnd } else { Place::NextSegment };
+            losses.push(Loss { segment: active.number, start: end, events, goes_on, place });
+        }
     }
     let needless: Vec<u64> = match losses.first() {
         Some(loss) if loss.segment < first.number => Vec::new(),
@@ -129,6 +138,25 @@ pub(crate) fn plan(log: &LogDir, witness: Option<Witness>) -> Result<Option<Loss
     };
     let helps = losses.iter().all(|loss| loss.fits(&listing.segments)) && losses.len() + needless.len() > 0;
     Ok(helps.then_some(Losses { stretches: losses, needless, store: active.store }))
+}
+
+/// Whether the log ends inside a batch that was durable: then what is missing of it is lost.
+fn cut_batch(
+    log: &LogDir,
+    active: &SegmentHeader,
+    losses: &[Loss],
+    witness: Option<Witness>,
+) -> Result<bool> {
+    let behind = losses.iter().rev().find_map(|loss| match loss.place {
+        Place::Before(offset) if loss.segment == active.number => {
+            let seq = loss.start.seq + loss.events;
+            Some(Chain { offset, seq, previous: loss.goes_on, in_batch: false })
+        }
+        _ => None,
+    });
+    let from = behind.unwrap_or(Chain::start_of(active));
+    let surveyed = survey_from(&mut log.reader(active)?, from, witness, None)?;
+    Ok(surveyed.open_batch.is_some() && surveyed.evidence.proof_beyond)
 }
 
 impl Loss {
@@ -164,7 +192,8 @@ impl Loss {
             Place::ToEnd => segments
                 .iter()
                 .any(|header| header.number == self.segment && self.start.offset + MARK_LEN <= header.size),
-            Place::NextSegment | Place::Missing { .. } => true,
+            Place::NextSegment => true,
+            Place::Missing { last, .. } => last - self.segment < MOST_MISSING,
         };
         room && u32::try_from(self.events).is_ok()
     }

@@ -236,6 +236,13 @@ fn write_again(
     file.sync().map_err(|error| Error::io("sync", &path, error))
 }
 
+/// How far a segment was healed: up to this offset, and this event.
+#[derive(Clone, Copy)]
+struct Healed {
+    end: u64,
+    last_seq: u64,
+}
+
 struct Mender<'a> {
     log: &'a LogDir,
     done: &'a mut Recovered,
@@ -306,10 +313,11 @@ impl Mender<'_> {
                     let plan = heal::plan(&mut reader, surveyed.end, [outside, own], later, with.donor)?;
                     match plan {
                         Some(patches) if surveyed.end.offset >= healed_to => {
-                            healed_to = self.apply(&patches, header, file)?;
+                            let healed = self.apply(&patches, header, file)?;
                             if self.dry_run {
-                                return self.name_rest(&surveyed, header, later, witness, healed_to);
+                                return self.name_rest(&surveyed, header, later, witness, healed);
                             }
+                            healed_to = healed.end;
                         }
                         _ => return Err(self.damage(&surveyed, header, later, witness)),
                     }
@@ -329,12 +337,23 @@ impl Mender<'_> {
         header: &SegmentHeader,
         later: Option<&SegmentHeader>,
         witness: Option<Witness>,
-        healed_to: u64,
+        healed: Healed,
     ) -> Result<Survey> {
         let Error::Damaged { dir, mut findings } = self.damage(surveyed, header, later, witness) else {
             return Ok(surveyed.clone());
         };
-        findings.retain(|finding| finding.offset.is_none_or(|at| at >= healed_to));
+        // One finding may be about events that come back and about others that do not.
+        findings.retain_mut(|finding| {
+            if finding.offset.is_none_or(|at| at >= healed.end) {
+                return true;
+            }
+            let last = finding.last_seq.or(finding.seq).filter(|last| *last > healed.last_seq);
+            if let Some(last) = last {
+                *finding = finding.clone().seqs(healed.last_seq + 1, last);
+                finding.offset = Some(healed.end);
+            }
+            last.is_some()
+        });
         if findings.is_empty() { Ok(surveyed.clone()) } else { Err(Error::Damaged { dir, findings }) }
     }
 
@@ -369,7 +388,12 @@ impl Mender<'_> {
     }
 
     /// Writes healed frames and returns where they end.
-    fn apply(&mut self, patches: &[Patch], header: &SegmentHeader, file: &Arc<dyn DiskFile>) -> Result<u64> {
+    fn apply(
+        &mut self,
+        patches: &[Patch],
+        header: &SegmentHeader,
+        file: &Arc<dyn DiskFile>,
+    ) -> Result<Healed> {
         let path = self.log.segment_path(header.number);
         let start = patches.first().map_or(FIRST_FRAME, |patch| patch.offset);
         let end = patches.last().map_or(start, |patch| patch.offset + patch.bytes.len() as u64);
@@ -393,7 +417,8 @@ impl Mender<'_> {
             self.done.findings.push(finding);
             self.done.healed_events += u64::from(patch.seq.is_some());
         }
-        Ok(end)
+        let last_seq = patches.iter().filter_map(|patch| patch.seq).max().unwrap_or(0);
+        Ok(Healed { end, last_seq })
     }
 
     /// The error that names each damage in a segment that cannot be mended.

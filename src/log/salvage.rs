@@ -9,17 +9,38 @@ use crate::error::{Error, Result};
 use crate::finding::{Finding, FindingKind};
 use crate::store_id::StoreId;
 
-use super::directory::{LogDir, Unfit, Unusable};
-use super::frame::{HEADER_LEN, Seed, decode_header};
+use super::directory::{Listing, LogDir, Unfit, Unusable};
+use super::frame::{HEADER_LEN, MAX_SEQ, Seed, decode_header};
 use super::open::{OpenLog, Recovered, newest};
 use super::quarantine;
 use super::segment::{self, FIRST_FRAME, HEADER_BLOCK, MAX_SEGMENT, SegmentHeader, SegmentReader};
 use super::survey::{Chain, Witness, survey};
 use super::tail;
 
-/// Puts every file together again for which that is possible.
+/// Puts every file together again for which that is possible. One that is whole again may tell what its
+/// neighbours need.
 pub(super) fn salvage(log: &LogDir, with: &OpenLog<'_>, dry_run: bool, done: &mut Recovered) -> Result<()> {
-    let listing = log.list()?;
+    let mut unusable = usize::MAX;
+    loop {
+        let listing = log.list()?;
+        if listing.unusable.len() >= unusable {
+            return Ok(());
+        }
+        unusable = listing.unusable.len();
+        salvage_once(log, &listing, with, dry_run, done)?;
+        if dry_run {
+            return Ok(());
+        }
+    }
+}
+
+fn salvage_once(
+    log: &LogDir,
+    listing: &Listing,
+    with: &OpenLog<'_>,
+    dry_run: bool,
+    done: &mut Recovered,
+) -> Result<()> {
     for unusable in &listing.unusable {
         let header = match unusable.why {
             Unfit::Foreign => None,
@@ -122,7 +143,8 @@ fn infer_header(
         None => tail::read(log)?.map(|(store, _)| store),
     };
     let (Some(store), size) = (store, unusable.len.next_multiple_of(HEADER_BLOCK)) else { return Ok(None) };
-    if unusable.len < FIRST_FRAME + HEADER_LEN as u64 || size > MAX_SEGMENT {
+    let possible = (1..=MAX_SEQ).contains(&number);
+    if !possible || unusable.len < FIRST_FRAME + HEADER_LEN as u64 || size > MAX_SEGMENT {
         return Ok(None);
     }
     let Some((start, created_at)) = first_frame(log, unusable, store)?

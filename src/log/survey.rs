@@ -237,7 +237,9 @@ pub(crate) fn survey_from(
             };
         }
     };
-    if witness.is_some_and(|witness| witness.seq >= end.seq) {
+    // An unfinished batch is about to go: what a witness has seen of it elsewhere lies beyond as well.
+    let next_seq = open_batch.filter(|_| sighting == Sighting::Differs).map_or(end.seq, |batch| batch.seq);
+    if witness.is_some_and(|witness| witness.seq >= next_seq) {
         sighting = Sighting::Beyond;
     }
 
