@@ -41,6 +41,11 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+// The command line belongs to the binary; only the fuzzer reaches it through the library.
+#[cfg(all(fuzzing, feature = "cli"))]
+extern crate self as synclog;
+#[cfg(all(fuzzing, feature = "cli"))]
+mod cli;
 mod codec;
 mod disk;
 mod erasures;
@@ -53,7 +58,7 @@ pub mod fuzzing;
 mod lock;
 mod log;
 mod projection;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod proof;
 mod replay;
 mod store;

@@ -4,6 +4,8 @@ mod append;
 mod args;
 mod exit;
 mod export;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod generate;
 mod import;
 mod list;
@@ -30,6 +32,7 @@ use exit::{Exit, Stop};
 use out::Out;
 
 /// Runs the command that the arguments name.
+#[cfg_attr(fuzzing, allow(dead_code))]
 pub(crate) fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -48,8 +51,12 @@ pub(crate) fn main() -> ExitCode {
     ExitCode::from(exit.code())
 }
 
+#[cfg_attr(fuzzing, allow(dead_code))]
 fn run(cli: &Cli) -> Result<Exit, Stop> {
-    let mut out = Out::new();
+    run_into(cli, Out::new())
+}
+
+fn run_into(cli: &Cli, mut out: Out) -> Result<Exit, Stop> {
     let global = &cli.global;
     let exit = match &cli.command {
         Command::Append(args) => append::run(global, args, &mut out),

@@ -1,26 +1,41 @@
 //! The machinery that tries to break the promises: a simulated disk, scripts of a log's life, and
-//! what must hold after each of them. Built for tests alone.
+//! what must hold after each of them. Built for tests and for fuzzing alone.
 //!
 //! [`disk`] is the disk, made of [`sectors`] and a [`tree`] of names; [`disk_tests`] say what it does.
 //! [`scripts`] draws what a log lives through, [`check`] says what must hold. [`crash`] takes crashes at
 //! every call ([`explorer`] goes through them, [`images`] are what each may leave), [`faults`] calls
 //! that fail, [`damage`] damaged bytes, [`loss`] what is given up, [`reads`] the rest.
 
+#![cfg_attr(not(test), allow(dead_code))]
+
+#[cfg(test)]
 mod check;
+#[cfg(test)]
 pub(crate) mod crash;
+#[cfg(test)]
 mod damage;
+#[cfg(test)]
 mod damage_cases;
+#[cfg(test)]
 mod damage_table;
 pub(crate) mod disk;
+#[cfg(test)]
 mod disk_tests;
+#[cfg(test)]
 mod explorer;
+#[cfg(test)]
 pub(crate) mod faults;
+#[cfg(test)]
 mod images;
+#[cfg(test)]
 mod loss;
+#[cfg(test)]
 mod reads;
+#[cfg(test)]
 mod scripts;
 pub(crate) mod sectors;
 pub(crate) mod tree;
+#[cfg(test)]
 pub(crate) mod watchdog;
 
 use std::collections::BTreeMap;

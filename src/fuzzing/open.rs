@@ -1,56 +1,14 @@
-//! Entry points for fuzzing and for the tests that replay its finds. Not part of the public surface.
+//! Whole stores with a damaged log and a damaged database, on real files.
 
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::codec::{self, Decoded};
 use crate::disk;
-use crate::log::deletion::Deletion;
-use crate::log::frame::{self, Draft, FrameKind, HEADER_LEN, Seed, decode_header};
-use crate::log::segment::{FIRST_FRAME, file_name};
-use crate::{Company, Item, Level, Options, Reader, Severity, Store, StoreId, SyncEvent};
+use crate::log::segment::file_name;
+use crate::{Company, Item, Level, Options, Reader, Severity, Store, SyncEvent};
 
-/// Bytes as a header, as a body, as an event's payload, as a deletion record.
-pub fn frame(data: &[u8]) {
-    const SIZE: u64 = 1 << 20;
-    let seed = Seed::new(StoreId([7; 16]), 3);
-    let offset = FIRST_FRAME + data.first().map_or(0, |byte| u64::from(*byte) * 8);
-    if let Ok(header) = decode_header(&seed, offset, data, FIRST_FRAME, SIZE) {
-        assert!(offset + header.frame_len() <= SIZE && u64::from(header.durable_end) <= offset);
-    }
-    let _ = Deletion::decode(data);
-    // A frame around the bytes, so that what lies behind the checksums is reached as well.
-    let Some((fields, payload)) = data.split_at_checked(4) else { return };
-    let draft = Draft {
-        kind: FrameKind::Event,
-        event_kind: 1,
-        version: u16::from(fields[0] % 3),
-        flags: fields[1] & 3,
-        seq: 1 + u64::from(fields[2]),
-        appended_at: i64::from(fields[3]),
-        durable_end: FIRST_FRAME as u32,
-        previous: 9,
-        payload,
-    };
-    let mut raw = Vec::new();
-    let sum = frame::encode(&seed, offset, &draft, &mut raw);
-    let header = match decode_header(&seed, offset, &raw, FIRST_FRAME, SIZE) {
-        Ok(header) => header,
-        Err(fault) => {
-            assert!(offset + raw.len() as u64 > SIZE, "{fault:?}");
-            return;
-        }
-    };
-    assert_eq!((header.sum, header.seq, header.previous), (sum, draft.seq, 9));
-    assert_eq!(seed.body_sum(offset, &raw[HEADER_LEN..]), header.body_sum);
-    if let Decoded::Event { event, key } = codec::decode::<SyncEvent>(&header, payload) {
-        // What can be decoded gives its bytes again, through a row as well.
-        let row = codec::row_of(header.seq, &event, key, &[0; HEADER_LEN], payload);
-        let again: SyncEvent = crate::Event::from_row(&row.values).unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(again, event);
-    }
-}
+use super::scratch;
 
 /// The files of a small whole store: segments and database, and the messages of its events.
 struct Template {
@@ -65,12 +23,6 @@ fn options() -> Options {
 fn event(number: u64) -> SyncEvent {
     let company = Company::new("8f0c1d52", "4401", "Acme");
     SyncEvent::new(company, Level::Info, format!("event {number}")).with_details("d".repeat(300))
-}
-
-fn scratch() -> tempfile::TempDir {
-    let shm = Path::new("/dev/shm");
-    let made = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() };
-    made.unwrap_or_else(|error| panic!("no temporary directory: {error}"))
 }
 
 fn template() -> &'static Template {
@@ -208,7 +160,6 @@ mod tests {
             let len = 1 + rng.below(40) as usize;
             let data: Vec<u8> = (0..len).map(|_| rng.next() as u8).collect();
             open(&data);
-            frame(&data);
         }
     }
 }

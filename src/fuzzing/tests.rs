@@ -1,0 +1,74 @@
+//! Stand-ins for the fuzzer where that cannot run: the committed seeds, and random bytes from a fixed
+//! seed. Every find of the fuzzer stays here under a name, with its input made as small as it gets.
+
+use std::path::PathBuf;
+
+use crate::proof::disk::Rng;
+
+use super::{directory, frame, import, open, recovery, script, store};
+
+fn seeds(target: &str) -> Vec<PathBuf> {
+    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
+    let Ok(entries) = std::fs::read_dir(&dir) else { return Vec::new() };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
+
+/// Feeds a target with its seeds, with `cases` random inputs, and with seeds changed in a few bytes.
+fn stand_in(target: &str, cases: u64, longest: u64, run: fn(&[u8])) {
+    let mut rng = Rng::new(77);
+    let seeds: Vec<Vec<u8>> = seeds(target).iter().map(|path| std::fs::read(path).unwrap()).collect();
+    for seed in &seeds {
+        run(seed);
+    }
+    for case in 0..cases {
+        let mut data: Vec<u8> = match seeds.get(rng.below(seeds.len() as u64 * 2) as usize) {
+            Some(seed) => seed.clone(),
+            None => (0..=rng.below(longest)).map(|_| rng.next() as u8).collect(),
+        };
+        for _ in 0..rng.below(4) {
+            let at = rng.below(data.len() as u64) as usize;
+            if let Some(byte) = data.get_mut(at) {
+                *byte = rng.next() as u8;
+            }
+        }
+        println!("{target}, case {case}: {data:?}");
+        run(&data);
+    }
+}
+
+#[test]
+fn frames_of_any_bytes() {
+    stand_in("frame", 3000, 200, frame);
+}
+
+#[test]
+fn directories_of_any_files() {
+    stand_in("directory", 400, 40, directory);
+}
+
+#[test]
+fn recovery_agrees_with_the_oracle() {
+    stand_in("recovery", 600, 80, recovery);
+}
+
+#[test]
+fn scripts_of_any_life() {
+    stand_in("script", 400, 150, script);
+}
+
+#[test]
+fn stores_in_any_hands() {
+    stand_in("store", 60, 40, store);
+}
+
+#[test]
+fn imports_of_any_bytes() {
+    stand_in("import", 1500, 120, import);
+}
+
+#[test]
+fn whole_stores_of_any_bytes() {
+    stand_in("open", 100, 60, open);
+}
