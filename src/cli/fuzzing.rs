@@ -50,7 +50,7 @@ pub(crate) fn command_line(data: &[u8]) {
 
 /// Arguments between zero bytes: taken, or refused with a message that is safe to show.
 fn arguments(bytes: &[u8]) {
-    let given = bytes.split(|byte| *byte == 0).map(|piece| os_text(piece));
+    let given = bytes.split(|byte| *byte == 0).map(os_text);
     if let Err(error) = Cli::try_parse_from(std::iter::once("synclog".into()).chain(given)) {
         assert_safe(&escape_lines(&error.render().to_string()));
     }
@@ -76,8 +76,8 @@ fn assert_safe(text: &str) {
 fn store() -> &'static Path {
     static MADE: OnceLock<PathBuf> = OnceLock::new();
     MADE.get_or_init(|| {
-        let above = [Path::new("/dev/shm"), &std::env::temp_dir()].into_iter().find(|dir| dir.is_dir());
-        let above = above.map_or_else(PathBuf::new, Path::to_path_buf);
+        let above = [PathBuf::from("/dev/shm"), std::env::temp_dir()];
+        let above = above.into_iter().find(|dir| dir.is_dir()).unwrap_or_default();
         remove_orphans(&above);
         let dir = above.join(format!("{PREFIX}{}", std::process::id()));
         make(&dir);
@@ -92,7 +92,9 @@ fn remove_orphans(above: &Path) {
     for entry in std::fs::read_dir(above).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let pid = name.strip_prefix(PREFIX).and_then(|pid| pid.parse::<u32>().ok());
-        if pid.is_some_and(|pid| Path::new("/proc/self").exists() && !Path::new(&format!("/proc/{pid}")).exists()) {
+        if pid.is_some_and(|pid| {
+            Path::new("/proc/self").exists() && !Path::new(&format!("/proc/{pid}")).exists()
+        }) {
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }
@@ -108,7 +110,8 @@ fn make(dir: &Path) {
     let _ = std::fs::remove_file(&source);
     for (number, text) in HOSTILE.iter().enumerate() {
         let company = Company::new(format!("g{text}"), *text, format!("{text}n"));
-        let mut event = SyncEvent::new(company, Level::Error, format!("m{text}\u{7}")).with_error(*text, *text);
+        let mut event =
+            SyncEvent::new(company, Level::Error, format!("m{text}\u{7}")).with_error(*text, *text);
         event.run = Some(format!("{text}."));
         event.details = Some((*text).into());
         event.duration_seconds = [1e300, 0.5, -1.0].get(number).copied();
@@ -267,7 +270,8 @@ fn lines(bytes: &[u8]) {
     let (mut one, mut other) = (Vec::new(), Vec::new());
     loop {
         let line = stdin_line::next(&mut whole, &mut one, limit).unwrap_or_else(|error| panic!("{error}"));
-        let again = stdin_line::next(&mut pieces, &mut other, limit).unwrap_or_else(|error| panic!("{error}"));
+        let again =
+            stdin_line::next(&mut pieces, &mut other, limit).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(line, again);
         match line {
             Line::End => return,
@@ -355,4 +359,35 @@ fn texts(text: &str) {
     let json = json_text(&text);
     assert_safe(&json);
     assert_eq!(serde_json::from_str::<String>(&json).ok().as_deref(), Some(text));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stand-in for the fuzzer where that cannot run: the committed seeds, and random bytes from a
+    /// fixed seed, most of them characters that mean something somewhere.
+    #[test]
+    fn command_lines_of_any_bytes() {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/import_cli");
+        for entry in std::fs::read_dir(seeds).into_iter().flatten().flatten() {
+            let data = std::fs::read(entry.path()).unwrap();
+            if data.first().is_some_and(|choice| *choice >= 96) {
+                command_line(&data[1..]);
+            }
+        }
+        let letters = "\0\0\u{1b}\u{9b}\u{202e}{}[]\":,\\-=+0192.TZdhms \nnull\u{ff}é\u{130}/".as_bytes();
+        let mut state = 77_u64;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize
+        };
+        for _ in 0..1500 {
+            let mut data: Vec<u8> = (0..2 + next() % 60).map(|_| letters[next() % letters.len()]).collect();
+            data[0] = next() as u8;
+            data[1] = next() as u8;
+            command_line(&data);
+        }
+        let _ = std::fs::remove_dir_all(store());
+    }
 }

@@ -144,7 +144,8 @@ fn change(disk: &SimDisk, other: &Template, rng: &mut Rng, done: &mut Done) {
             done.removed = true;
         }
         4 => {
-            let stray = ["x", "00000000000000000009.seg.new", "9.seg", ".seg", "\u{1b}[2J", "tail", "ä.seg.new"];
+            let stray =
+                ["x", "00000000000000000009.seg.new", "9.seg", ".seg", "\u{1b}[2J", "tail", "ä.seg.new"];
             disk.put(&log_on(disk).log_dir().join(stray[rng.below(7) as usize]), vec![7; 30]);
         }
         5 => {
@@ -189,7 +190,8 @@ fn change(disk: &SimDisk, other: &Template, rng: &mut Rng, done: &mut Done) {
         }
         11 => {
             let tail = Path::new("/parent/store/tail");
-            let mut bytes = if disk.paths().iter().any(|path| path == tail) { disk.bytes(tail) } else { Vec::new() };
+            let mut bytes =
+                if disk.paths().iter().any(|path| path == tail) { disk.bytes(tail) } else { Vec::new() };
             match rng.below(3) {
                 0 => bytes = other.disk.bytes(tail),
                 1 => bytes.truncate(rng.below(73) as usize),

@@ -158,7 +158,10 @@ fn database(rng: &mut Rng) {
     let chosen: Vec<&str> = chosen.into_iter().filter(|name| !lawful || name.len() > 3).collect();
     let made: rusqlite::Result<()> = (|| {
         let db = rusqlite::Connection::open(&path)?;
-        db.execute_batch(&format!("PRAGMA synchronous = OFF; CREATE TABLE sync_logs ({})", chosen.join(", ")))?;
+        db.execute_batch(&format!(
+            "PRAGMA synchronous = OFF; CREATE TABLE sync_logs ({})",
+            chosen.join(", ")
+        ))?;
         for _ in 0..rng.below(5) {
             let row: Vec<&str> = chosen
                 .iter()

@@ -157,7 +157,7 @@ fn frame_sum(segment: &Segment, at: usize, data: &[&[u8]]) -> u32 {
 /// Conditions 1 to 6.
 fn header(bytes: &[u8], segment: &Segment, at: usize) -> Option<Head> {
     // 1
-    if at % 8 != 0 || at < FIRST || at + 48 > bytes.len() {
+    if !at.is_multiple_of(8) || at < FIRST || at + 48 > bytes.len() {
         return None;
     }
     let raw = &bytes[at..at + 48];
@@ -188,7 +188,7 @@ fn header(bytes: &[u8], segment: &Segment, at: usize) -> Option<Head> {
         4 => flags == 0 && seq <= 1 << 62 && seq + number(raw, 16, 4) <= 1 << 62,
         _ => false,
     };
-    if !fits || seq < 1 || seq > 1 << 62 {
+    if !fits || !(1..=1 << 62).contains(&seq) {
         return None;
     }
     // 5
@@ -198,7 +198,7 @@ fn header(bytes: &[u8], segment: &Segment, at: usize) -> Option<Head> {
         return None;
     }
     // 6
-    if durable_end % 8 != 0 || durable_end < FIRST as u64 || durable_end > at as u64 {
+    if !durable_end.is_multiple_of(8) || durable_end < FIRST as u64 || durable_end > at as u64 {
         return None;
     }
     Some(Head {
@@ -257,7 +257,10 @@ fn walk(
         let at = walk.end;
         // 7, 8
         let inside = walk.batch.is_some();
-        if head.previous != walk.previous || head.seq != walk.seq || (inside && head.kind != 1 && head.kind != 4) {
+        if head.previous != walk.previous
+            || head.seq != walk.seq
+            || (inside && head.kind != 1 && head.kind != 4)
+        {
             break;
         }
         // 9

@@ -86,8 +86,7 @@ pub(super) fn payload(rng: &mut Rng) -> Vec<u8> {
 }
 
 pub(super) fn batches(rng: &mut Rng) -> Vec<Vec<NewEvent>> {
-    let event =
-        |rng: &mut Rng| NewEvent { event_kind: 1, version: 1, keyed: false, payload: payload(rng) };
+    let event = |rng: &mut Rng| NewEvent { event_kind: 1, version: 1, keyed: false, payload: payload(rng) };
     let shape = rng.below(8);
     let (batches, events) = [(1, 1), (1, 1), (1, 2), (2, 1), (1, 3), (2, 2), (3, 1), (1, 5)][shape as usize];
     (0..batches).map(|_| (0..events).map(|_| event(rng)).collect()).collect()
@@ -231,7 +230,8 @@ fn erase(bytes: &mut [u8], at: usize) {
 /// A frame with fitting checksums where none was written.
 fn forge(bytes: &mut [u8], at: usize, number: u64, rng: &mut Rng) {
     let seed = Seed::new(STORE, number);
-    let kind = [FrameKind::Event, FrameKind::Mark, FrameKind::Deletion, FrameKind::Gap][rng.below(4) as usize];
+    let kind =
+        [FrameKind::Event, FrameKind::Mark, FrameKind::Deletion, FrameKind::Gap][rng.below(4) as usize];
     let event = kind == FrameKind::Event;
     let content = if kind == FrameKind::Mark { Vec::new() } else { payload(rng) };
     // The chain goes on from the frame before, or from nowhere.
@@ -246,7 +246,8 @@ fn forge(bytes: &mut [u8], at: usize, number: u64, rng: &mut Rng) {
         flags: if event { rng.below(4) as u8 } else { 0 },
         seq: 1 + rng.below(30),
         appended_at: if kind == FrameKind::Gap { rng.below(4) as i64 } else { 0 },
-        durable_end: if kind == FrameKind::Mark { at as u64 } else { (at as u64).saturating_sub(back) } as u32,
+        durable_end: if kind == FrameKind::Mark { at as u64 } else { (at as u64).saturating_sub(back) }
+            as u32,
         previous: if rng.chance(70) { before.unwrap_or(0) } else { 5 },
         payload: &content,
     };
@@ -279,7 +280,8 @@ fn choose_witness(disk: &SimDisk, rng: &mut Rng, story: &mut Story) -> Option<Wi
                 places(&bytes).into_iter().find_map(|at| {
                     let raw = bytes.get(at..at + HEADER_LEN)?;
                     let own = u64::from_le_bytes(raw[8..16].try_into().ok()?);
-                    (raw[1] == 1 && own == seq).then(|| u32::from_le_bytes([raw[40], raw[41], raw[42], raw[43]]))
+                    (raw[1] == 1 && own == seq)
+                        .then(|| u32::from_le_bytes([raw[40], raw[41], raw[42], raw[43]]))
                 })
             });
             (story.acknowledged > 0).then_some(Witness { seq, sum: sum.unwrap_or(0) })
@@ -342,7 +344,14 @@ fn judge(
     };
     let header = *damaged.iter().find(|header| header.number == name)?;
     assert_eq!(
-        (header.store.0, header.number, header.first_seq, header.first_retained, header.size, header.previous),
+        (
+            header.store.0,
+            header.number,
+            header.first_seq,
+            header.first_retained,
+            header.size,
+            header.previous
+        ),
         (
             segment.store,
             segment.number,
@@ -383,8 +392,8 @@ fn compare(disk: &SimDisk, witness: Option<Witness>, story: &Story) {
         return;
     }
     // Where no frame is left in the last segment, the one before it is judged as well.
-    let empty = judged.judgement.verdict != Verdict::Corruption
-        && judged.judgement.keep_to == FIRST_FRAME as usize;
+    let empty =
+        judged.judgement.verdict != Verdict::Corruption && judged.judgement.keep_to == FIRST_FRAME as usize;
     let later = listing.segments.last().copied();
     let sealed = before.last().filter(|_| empty).and_then(|path| judge(disk, path, None, later));
     check_open(disk, witness, &[sealed, Some(judged)], story);
@@ -445,7 +454,8 @@ fn check_open(disk: &SimDisk, witness: Option<Witness>, judged: &[Option<Judged>
     let dry = disk.after_kill();
     let mut donor = NoDonor;
     let mut with = open_with(witness, &mut donor);
-    let (dry_run, lost) = open::repair(&log_on(&dry), &mut with, true).unwrap_or_else(|error| panic!("{error}"));
+    let (dry_run, lost) =
+        open::repair(&log_on(&dry), &mut with, true).unwrap_or_else(|error| panic!("{error}"));
     for path in disk.paths() {
         assert_eq!(dry.bytes(&path), disk.bytes(&path), "a dry run changes nothing: {}", path.display());
     }

@@ -191,7 +191,31 @@ impl Life {
             }
             Err(error) => panic!("P5: {error}"),
         }
-        self.ledger.check(&self.disk, "after opening");
+        self.settle();
+    }
+
+    /// Compares the log with the ledger. What an append that failed left there is history from now on.
+    fn settle(&mut self) {
+        let view = LogView::open(log_on(&self.disk), None, false).unwrap_or_else(|error| panic!("{error}"));
+        let Some(view) = view else { panic!("the log is there") };
+        let events = read(&view, 1);
+        let known = self.ledger.acknowledged.len();
+        assert!(events.len() >= known, "P1: {} of {known} events", events.len());
+        self.check_prefix(&events, 1);
+        let mut next = known as u64 + 1;
+        for (first, batch) in std::mem::take(&mut self.ledger.unknown) {
+            let there = first == next && events.len() as u64 >= first;
+            if there {
+                let end = first + batch.len() as u64;
+                assert!(events.len() as u64 >= end - 1, "P4: a batch is whole");
+                self.ledger.acknowledged.extend((first..end).zip(batch));
+                next = end;
+            }
+        }
+        assert_eq!(events.len(), self.ledger.acknowledged.len(), "P4: nothing is invented");
+        for (seq, payload) in &events {
+            assert_eq!(self.ledger.acknowledged.get(seq), Some(payload), "P4: event {seq}");
+        }
     }
 
     /// What a reader is shown before anybody opens the log for writing: everything acknowledged.
@@ -211,7 +235,9 @@ impl Life {
         for ((seq, payload), wanted) in events.iter().zip(first..) {
             assert_eq!(*seq, wanted, "P4: no gaps");
             let unknown = self.ledger.unknown.iter().any(|(start, batch)| {
-                seq.checked_sub(*start).and_then(|at| batch.get(at as usize)).is_some_and(|own| own == payload)
+                seq.checked_sub(*start)
+                    .and_then(|at| batch.get(at as usize))
+                    .is_some_and(|own| own == payload)
             });
             assert!(self.ledger.acknowledged.get(seq) == Some(payload) || unknown, "P4: event {seq}");
         }
@@ -362,7 +388,12 @@ impl Life {
     fn give_up(&self, copy: &SimDisk) {
         let log = log_on(copy);
         let plan = loss::plan(&log, self.witness).unwrap_or_else(|error| panic!("{error}"));
-        let Some(plan) = plan else { panic!("bytes were changed, no more: this can be given up: {:?}", open_log(copy, self.witness, &mut NoDonor).err()) };
+        let Some(plan) = plan else {
+            panic!(
+                "bytes were changed, no more: this can be given up: {:?}",
+                open_log(copy, self.witness, &mut NoDonor).err()
+            )
+        };
         let done = loss::give_up(&log, &plan, 1_700_000_000_000_000);
         done.unwrap_or_else(|error| panic!("{error}"));
         let opened = open_log(copy, self.witness, &mut NoDonor);
@@ -442,4 +473,3 @@ fn read_lenient(view: &LogView) -> (Vec<(u64, Vec<u8>)>, bool) {
     }
     (events, named)
 }
-

@@ -28,8 +28,10 @@ fn options() -> Options {
 
 fn event(number: u64, rng: &mut Rng) -> SyncEvent {
     let company = Company::new(format!("guid {}", number % 3), "4401", "Acme\u{1b}[31m Traders");
-    let time = Timestamp::from_micros(1_700_000_000_000_000 + number as i64 * 500_000).unwrap_or(Timestamp::MIN);
-    let mut event = SyncEvent::new(company, Level::ALL[(number % 4) as usize], format!("event {number}")).at(time);
+    let time =
+        Timestamp::from_micros(1_700_000_000_000_000 + number as i64 * 500_000).unwrap_or(Timestamp::MIN);
+    let mut event =
+        SyncEvent::new(company, Level::ALL[(number % 4) as usize], format!("event {number}")).at(time);
     match rng.below(6) {
         0 => event.status = Some(Status::ALL[(number % 4) as usize]),
         1 => event.details = Some("d\0".repeat(rng.below(12) as usize * 50)),
@@ -144,7 +146,7 @@ impl Life {
         match rng.below(12) {
             0 | 1 => self.append(vec![(event(number, rng), None)]),
             2 => {
-                let batch = (0..1 + rng.below(4)).map(|index| (event(number + index, rng), None)).collect();
+                let batch = (0..=rng.below(4)).map(|index| (event(number + index, rng), None)).collect();
                 self.append(batch);
             }
             3 => self.append(vec![(event(number, rng), Some(format!("key {number}")))]),
@@ -291,7 +293,8 @@ impl Life {
         // Counting is listing.
         let level = Filter::new().level(Level::Error);
         let counted = reader.count(&level).unwrap_or_else(|error| panic!("{error}"));
-        let wanted = self.events.iter().zip(1..).filter(|((event, _), seq)| level.matches(*seq, event)).count();
+        let wanted =
+            self.events.iter().zip(1..).filter(|((event, _), seq)| level.matches(*seq, event)).count();
         assert_eq!(counted, wanted as u64);
     }
 }

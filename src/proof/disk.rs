@@ -31,7 +31,7 @@ impl Rng {
 
     /// Choices from `bytes`; where they end, from a fixed seed.
     pub(crate) fn from_tape(bytes: &[u8]) -> Self {
-        Self { tape: bytes.to_vec().into_iter(), ..Self::new(1) }
+        Self { tape: Vec::from(bytes).into_iter(), ..Self::new(1) }
     }
 
     /// Whether the tape has run out.
