@@ -18,7 +18,7 @@ use super::crash::{said, setting};
 use super::disk::{Fault, ReadFault, Rng, SimDisk};
 use super::log_on;
 use super::scripts::{Life, Step, script};
-use super::watchdog::Watchdog;
+use super::watchdog::{LIMIT, Watchdog};
 
 const EIO: i32 = 5;
 const EROFS: i32 = 30;
@@ -159,7 +159,7 @@ pub(crate) fn parse(text: &str) -> (u64, Fault) {
 
 #[test]
 fn every_call_fails_with_every_error_once_and_from_then_on() {
-    let watchdog = Watchdog::new(None);
+    let watchdog = Watchdog::new(LIMIT);
     if let Ok(text) = std::env::var("SYNCLOG_FAULT_ONE") {
         let (seed, fault) = parse(&text);
         watchdog.enter(&text);
@@ -207,7 +207,7 @@ fn left_behind(seed: u64) -> Life {
 /// P3: a failed read is an error, never the end of the log, never a torn tail; and nothing is changed.
 #[test]
 fn every_read_of_an_opening_and_of_a_reader_fails() {
-    let watchdog = Watchdog::new(None);
+    let watchdog = Watchdog::new(LIMIT);
     let mut cases = 0;
     for seed in 0..24 {
         let life = left_behind(seed);

@@ -14,7 +14,7 @@ use crate::error::{Error, Outcome};
 use crate::proof::crash::{said, setting};
 use crate::proof::disk::{Fault, ReadFault, Rng, SimDisk};
 use crate::proof::faults::parse;
-use crate::proof::watchdog::Watchdog;
+use crate::proof::watchdog::{LIMIT, Watchdog};
 use crate::sync::{Company, Level, SyncEvent};
 
 use super::{Options, Store};
@@ -277,7 +277,7 @@ fn one_case(seed: u64, fault: Fault) -> bool {
 /// Every call of a script, until none is hit any more.
 #[test]
 fn every_call_under_a_store_fails_once_and_from_then_on() {
-    let watchdog = Watchdog::new(None);
+    let watchdog = Watchdog::new(LIMIT);
     if let Ok(text) = std::env::var("SYNCLOG_FAULT_ONE") {
         let (seed, fault) = parse(&text);
         watchdog.enter(&text);
@@ -320,7 +320,7 @@ fn every_call_under_a_store_fails_once_and_from_then_on() {
 /// taken for the log's end, and the rows follow by themselves when it works again.
 #[test]
 fn a_failed_read_while_rows_are_brought_up_loses_no_row() {
-    let watchdog = Watchdog::new(None);
+    let watchdog = Watchdog::new(LIMIT);
     let mut at = 0;
     loop {
         let mut hit = false;
