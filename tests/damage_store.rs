@@ -194,3 +194,22 @@ fn stray_bytes_in_a_sealed_segment_are_told_and_put_aside() {
         assert!(verify(dir.path()).1);
     }
 }
+
+/// SQLite deletes the write-ahead log beside an empty database, even when it only reads.
+#[test]
+fn readers_leave_an_empty_database_and_its_log_alone() {
+    let dir = filled(5);
+    std::fs::write(dir.path().join("synclog.db"), b"").unwrap();
+    std::fs::write(dir.path().join("synclog.db-wal"), [7; 5000]).unwrap();
+    let before = common::snapshot(dir.path());
+    let (findings, sound) = verify(dir.path());
+    assert!(
+        !sound && findings.iter().any(|finding| finding.kind == FindingKind::DatabaseDamaged),
+        "{findings:?}"
+    );
+    assert_eq!(synclog::SyncReader::open(dir.path()).unwrap().reader().last_seq(), 5);
+    assert!(common::snapshot(dir.path()) == before, "P11");
+    open(dir.path()).close().unwrap();
+    assert_rows_equal_log(dir.path());
+    assert!(verify(dir.path()).1);
+}

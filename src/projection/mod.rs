@@ -131,6 +131,10 @@ fn open_connection(path: &Path, flags: OpenFlags, wait: Duration) -> Outcome<Con
 
 /// Opens a database for reading only. Nothing of the store changes, SQLite's own `-shm` excepted.
 pub(crate) fn open_for_reading(path: &Path, wait: Duration) -> Outcome<Connection> {
+    // Beside an empty file SQLite deletes the write-ahead log, even where it only reads (P11).
+    if disk::identity(path).is_ok_and(|found| found.is_some()) && disk::file_len(path) == 0 {
+        return Err(Trouble::Unusable("the file is empty".into()));
+    }
     open_connection(path, OpenFlags::SQLITE_OPEN_READ_ONLY, wait)
 }
 
