@@ -45,6 +45,7 @@ struct Readme;
 #[cfg(all(fuzzing, feature = "cli"))]
 extern crate self as synclog;
 #[cfg(all(fuzzing, feature = "cli"))]
+#[allow(unreachable_patterns)]
 mod cli;
 mod codec;
 mod disk;

@@ -159,7 +159,7 @@ fn places(bytes: &[u8]) -> Vec<usize> {
         .step_by(8)
         .filter(|at| bytes[*at] == 0xF1 && bytes[*at + 47] == 0x1F)
         .collect();
-    found.push(bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+    found.push(oracle::last_byte(bytes));
     found
 }
 
@@ -541,8 +541,8 @@ fn check_left(open: &SimDisk, one: &Judged, all: &[&Judged]) {
     let keep_to = one.judgement.keep_to;
     let from = FIRST_FRAME as usize;
     assert_eq!(left[from..keep_to], one.bytes[from..keep_to], "what is kept stays as it is");
-    assert!(left[keep_to..].iter().all(|byte| *byte == 0), "zeros behind it");
-    let end = one.bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    assert!(oracle::all_zero(&left[keep_to..]), "zeros behind it");
+    let end = oracle::last_byte(&one.bytes);
     if end > keep_to {
         let kept = open.paths().into_iter().any(|path| {
             path.starts_with("/parent/store/quarantine") && open.bytes(&path) == one.bytes[keep_to..end]
