@@ -113,7 +113,10 @@ impl Disk {
         self.check_log();
         self.run(&["verify", "--log-only"]).expect(0);
         let verify = self.run(&["verify"]);
-        assert!(verified.contains(&verify.code.unwrap()), "{}{}", verify.out, verify.err);
+        // Without a byte left SQLite may find no room for its `-shm` beside a `-wal`: then verify says that it
+        // could not look at the rows.
+        let unread = verified.contains(&3) && verify.code == Some(1) && verify.err.contains("disk I/O error");
+        assert!(unread || verified.contains(&verify.code.unwrap()), "{}{}", verify.out, verify.err);
         let status = self.run(&["status"]);
         assert!(verified.contains(&status.code.unwrap()), "{}{}", status.out, status.err);
         assert_eq!(status.json()["last_seq"], last);
