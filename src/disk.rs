@@ -7,6 +7,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A file of the log. All calls are positional; nobody shares a cursor.
 pub(crate) trait DiskFile: Send + Sync {
@@ -84,6 +85,39 @@ impl DiskFile for fs::File {
 
     fn as_real(&self) -> Option<&fs::File> {
         Some(self)
+    }
+}
+
+/// A file that is too short, with zeros in the place of what it lacks.
+pub(crate) struct Padded {
+    pub(crate) file: Arc<dyn DiskFile>,
+    pub(crate) len: u64,
+}
+
+impl DiskFile for Padded {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        if offset >= self.len {
+            buf.fill(0);
+            return Ok(buf.len());
+        }
+        let there = (buf.len() as u64).min(self.len - offset) as usize;
+        self.file.read_at(&mut buf[..there], offset)
+    }
+
+    fn write_all_at(&self, _buf: &[u8], _offset: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn as_real(&self) -> Option<&fs::File> {
+        None
     }
 }
 

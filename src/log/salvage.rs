@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::disk::DiskFile;
+use crate::disk::{DiskFile, Padded};
 use crate::error::{Error, Result};
 use crate::finding::{Finding, FindingKind};
 use crate::store_id::StoreId;
@@ -95,39 +95,6 @@ fn tells_its_end(
         && (surveyed.has_frames || !matches!(unusable.why, Unfit::Header));
     let witness = newest(witness, tail::of_store(tail::read(log)?, header.store));
     Ok(is_whole || witness.is_some_and(|witness| witness.seq + 1 >= surveyed.end.seq))
-}
-
-/// A file that is too short, with zeros in the place of what it lacks.
-struct Padded {
-    file: Arc<dyn DiskFile>,
-    len: u64,
-}
-
-impl DiskFile for Padded {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<usize> {
-        if offset >= self.len {
-            buf.fill(0);
-            return Ok(buf.len());
-        }
-        let there = (buf.len() as u64).min(self.len - offset) as usize;
-        self.file.read_at(&mut buf[..there], offset)
-    }
-
-    fn write_all_at(&self, _buf: &[u8], _offset: u64) -> std::io::Result<()> {
-        Err(std::io::ErrorKind::Unsupported.into())
-    }
-
-    fn sync(&self) -> std::io::Result<()> {
-        Ok(())
-    }
-
-    fn len(&self) -> std::io::Result<u64> {
-        self.file.len()
-    }
-
-    fn as_real(&self) -> Option<&std::fs::File> {
-        None
-    }
 }
 
 /// What the header must have said: by the first frame, or by the end of the segment before.
