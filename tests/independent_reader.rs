@@ -72,6 +72,14 @@ fn both_readers_say_the_same_about_every_store() {
         let how = damage::damage(&mut dice, &dir, &cases[(from + 1) % shapes].0);
         cases.push((dir, format!("{} of {}", how, cases[from].0.display())));
     }
+    for (field, value) in (0..damage::FIELDS).flat_map(|field| (0..8).map(move |value| (field, value))) {
+        let dir = base.join(format!("forged{field}-{value}"));
+        // One of a few events, without a file that tells more: the last frame is an event, or a mark.
+        stores::copy_log(&cases[2 + 6 * (usize::from(value) % 4)].0, &dir);
+        let _ = fs::remove_file(dir.join("tail"));
+        damage::forge_last(&dir, field, value);
+        cases.push((dir, format!("forged field {field}, value {value}")));
+    }
     for (index, odd) in stores::odd(&base).into_iter().enumerate() {
         cases.push((odd, format!("odd {index}")));
     }

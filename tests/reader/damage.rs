@@ -118,26 +118,11 @@ const CHANGES: &[(&str, Change)] = &[
         }
     }),
     ("a forged frame header", |dice, bytes, (frames, _)| {
-        if frames.is_empty() {
-            return;
+        if !frames.is_empty() {
+            let at = frames[if dice.one_in(2) { frames.len() - 1 } else { dice.below(frames.len()) }];
+            let value = dice.below(8) as u8;
+            forge_header(bytes, at, dice.below(FIELDS), value);
         }
-        let last = frames.len() - 1;
-        let at = frames[if dice.one_in(2) { last } else { dice.below(frames.len()) }];
-        match dice.below(11) {
-            0 => bytes[at + 1] = [0, 1, 2, 3, 5][dice.below(5)],
-            1 => bytes[at + 2..at + 4].fill(0),
-            2 => bytes[at + 4] ^= 3,
-            3 => bytes[at + 6] ^= 1 << dice.below(4),
-            4 => bytes[at + 7] = 1,
-            5 => bytes[at + 8] = bytes[at + 8].wrapping_add(dice.below(7) as u8).wrapping_sub(3),
-            6 => bytes[at + 15] = 0x40,
-            7 => bytes[at + 24] = bytes[at + 24].wrapping_add(8),
-            8 => bytes[at + 26] ^= 1 << dice.below(8),
-            9 => bytes[at + 28] = bytes[at + 28].wrapping_add(1 << dice.below(6)),
-            _ => bytes[at + 32] ^= 1,
-        }
-        let sum = seeded(bytes, at, &[&bytes[at..at + 40], &bytes[at + 44..at + 48]]);
-        bytes[at + 40..at + 44].copy_from_slice(&sum.to_le_bytes());
     }),
     ("a forged body", |dice, bytes, (frames, _)| {
         if frames.is_empty() {
@@ -208,6 +193,38 @@ const CHANGES: &[(&str, Change)] = &[
         }
     }),
 ];
+
+/// How many fields of a frame's header [`forge_header`] knows.
+pub const FIELDS: usize = 11;
+
+/// Changes a field of a frame's header, and its checksum with it.
+fn forge_header(bytes: &mut [u8], at: usize, field: usize, value: u8) {
+    match field {
+        0 => bytes[at + 1] = [0, 1, 2, 3, 5][usize::from(value % 5)],
+        1 => bytes[at + 2..at + 4].fill(0),
+        2 => bytes[at + 4] ^= 3,
+        3 => bytes[at + 6] ^= 1 << value,
+        4 => bytes[at + 7] = 1,
+        5 => bytes[at + 8] = bytes[at + 8].wrapping_add(value).wrapping_sub(3),
+        6 => bytes[at + 15] = 0x40,
+        7 => bytes[at + 24] = bytes[at + 24].wrapping_add(8),
+        8 => bytes[at + 26] ^= 1 << value,
+        9 => bytes[at + 28] = bytes[at + 28].wrapping_add(1 << (value % 6)),
+        _ => bytes[at + 32] ^= 1,
+    }
+    let sum = seeded(bytes, at, &[&bytes[at..at + 40], &bytes[at + 44..at + 48]]);
+    bytes[at + 40..at + 44].copy_from_slice(&sum.to_le_bytes());
+}
+
+/// Forges a field in the header of the store's last frame.
+pub fn forge_last(dir: &Path, field: usize, value: u8) {
+    let path = segments(dir).pop().unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    if let Some(&at) = frames(&bytes).0.last() {
+        forge_header(&mut bytes, at, field, value);
+        fs::write(path, bytes).unwrap();
+    }
+}
 
 /// A checksum with the seed of an offset in a segment.
 fn seeded(bytes: &[u8], at: usize, parts: &[&[u8]]) -> u32 {

@@ -210,7 +210,7 @@ def walk_on(segment, at, position, is_last, limit, vouched):
             position.step(head)
             at, loose = frame_end(at, head), False
         else:
-            found, head = segment.next_header(at + 8, lambda head: position.seq <= head.seq <= 10**9)
+            found, head = segment.next_header(at + 8, lambda head: position.seq <= head.seq <= limit)
             if found is None:
                 return entries, at
             lost = (position.seq, head.seq - 1) if head.seq > position.seq else (None, None)
