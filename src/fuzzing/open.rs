@@ -10,7 +10,7 @@ use crate::{Company, Item, Level, Options, Reader, Severity, Store, SyncEvent};
 
 use super::scratch;
 
-/// The files of a small whole store: segments and database, and the messages of its events.
+/// The files of a small whole store: segments, database and `tail`, and the messages of its events.
 struct Template {
     files: Vec<(String, Vec<u8>)>,
     messages: Vec<String>,
@@ -34,7 +34,9 @@ fn template() -> &'static Template {
             store.append(event(number)).unwrap_or_else(|error| panic!("{error}"));
         }
         store.close().unwrap_or_else(|error| panic!("{error}"));
-        let names = (1..=2).map(|number| format!("log/{}", file_name(number))).chain(["synclog.db".into()]);
+        let names = (1..=2)
+            .map(|number| format!("log/{}", file_name(number)))
+            .chain(["synclog.db".into(), "tail".into()]);
         let read = |name: String| {
             let bytes = disk::read_small(&dir.path().join(&name), 1 << 24);
             (name, bytes.unwrap_or_else(|error| panic!("{error}")))
@@ -82,6 +84,8 @@ pub fn open(data: &[u8]) {
         }
     }
     let without_database = mode & 3 == 1;
+    // Without both witnesses the loss of the newest events cannot be known.
+    let no_witness = without_database && files[3] != template.files[3];
     if disk::make_dirs(&dir.path().join("log")).is_err() {
         return;
     }
@@ -93,12 +97,12 @@ pub fn open(data: &[u8]) {
             return;
         }
     }
-    judge(dir.path(), &template.messages);
+    judge(dir.path(), &template.messages, no_witness);
 }
 
 /// Every event is there, unchanged and in order, or somebody says that something is wrong.
-fn judge(dir: &Path, messages: &[String]) {
-    let mut named = false;
+fn judge(dir: &Path, messages: &[String], no_witness: bool) {
+    let mut named = no_witness;
     let summary = Reader::<SyncEvent>::verify(dir, false, |finding| {
         named |= finding.kind.severity() == Severity::LogDamaged;
     });

@@ -132,10 +132,14 @@ pub(crate) fn plan(log: &LogDir, witness: Option<Witness>) -> Result<Option<Loss
             losses.push(Loss { segment: active.number, start: end, events, goes_on, place });
         }
     }
-    let needless: Vec<u64> = match losses.first() {
-        Some(loss) if loss.segment < first.number => Vec::new(),
-        _ => listing.unusable.iter().map(|unusable| unusable.number).filter(|n| *n < first.number).collect(),
-    };
+    // What lies among the missing segments is moved away when they are made anew.
+    let whole_from = losses.first().map_or(first.number, |loss| loss.segment.min(first.number));
+    let needless: Vec<u64> = listing
+        .unusable
+        .iter()
+        .map(|unusable| unusable.number)
+        .filter(|number| *number < whole_from)
+        .collect();
     let helps = losses.iter().all(|loss| loss.fits(&listing.segments)) && losses.len() + needless.len() > 0;
     Ok(helps.then_some(Losses { stretches: losses, needless, store: active.store }))
 }
