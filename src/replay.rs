@@ -21,7 +21,7 @@ use crate::log::view::LogView;
 use crate::projection::rebuild::Rebuild;
 use crate::projection::row::Row;
 use crate::projection::schema::Schema;
-use crate::projection::{Applied, Connection, LOST, Outcome, Projection, Step, Trouble, compare};
+use crate::projection::{Applied, Connection, LOST, Projection, Step, Trouble, compare};
 use crate::time::Timestamp;
 
 const STEP_ROWS: usize = 512;
@@ -209,7 +209,7 @@ pub(crate) fn verify_step(
     rows: &[Row],
     report: &mut ReplayReport,
     findings: &mut Vec<Finding>,
-) -> Outcome<Vec<u64>> {
+) -> Result<Vec<u64>, Trouble> {
     let differing = projection.read_back(rows)?;
     if differing.is_empty() {
         return Ok(Vec::new());
@@ -249,7 +249,7 @@ pub(crate) fn compare_stretch(
     stretch: &Stretch,
     floor: i64,
     ceiling: i64,
-) -> Outcome<Differences> {
+) -> Result<Differences, Trouble> {
     let rows = compare::read_back(db, schema, &stretch.step.rows)?;
     let (mut unknown, mut erased) = (Vec::new(), Vec::new());
     let gone: Vec<_> =
@@ -308,7 +308,7 @@ pub(crate) fn set_aside_between(
     first: i64,
     last: i64,
     report: &mut ReplayReport,
-) -> Outcome<()> {
+) -> Result<(), Trouble> {
     loop {
         let ids = compare::ids_between(projection.reader(), projection.schema(), first, last, STEP_ROWS)?;
         if ids.is_empty() {
@@ -328,7 +328,7 @@ fn heal_stretch(
     differences: Differences,
     report: &mut ReplayReport,
     findings: &mut Vec<Finding>,
-) -> Outcome<()> {
+) -> Result<(), Trouble> {
     let equal = stretch.step.rows.len() - differences.rows.len();
     report.already_present += equal as u64;
     let is_wrong = |row: &Row| differences.rows.iter().any(|(seq, _)| *seq == row.seq);

@@ -8,7 +8,7 @@ use crate::time::Timestamp;
 
 use super::row::{FoundRow, Row};
 use super::schema::Schema;
-use super::{Applied, Outcome, Trouble, compare, write_applied};
+use super::{Applied, Trouble, compare, write_applied};
 
 /// The reason why events have no rows that were lost and given up.
 pub(crate) const LOST: &str = "lost";
@@ -38,7 +38,12 @@ pub(crate) struct Changes {
 
 /// Applies one step inside the caller's transaction. `before` is the applied seq before this step: a row that is
 /// already there below it is ours, a row above it was put there by somebody else.
-pub(crate) fn apply_in(db: &Connection, schema: &Schema, step: &Step, before: Applied) -> Outcome<Changes> {
+pub(crate) fn apply_in(
+    db: &Connection,
+    schema: &Schema,
+    step: &Step,
+    before: Applied,
+) -> Result<Changes, Trouble> {
     let mut changes = Changes::default();
     for id in &step.unknown {
         changes.set_aside += set_aside(db, schema, *id, "no event explains this row")?;
@@ -93,7 +98,7 @@ pub(crate) fn apply_in(db: &Connection, schema: &Schema, step: &Step, before: Ap
 }
 
 /// Rows of events that were given up prove nothing any more, and may be all that is left of them.
-fn set_aside_lost(db: &Connection, schema: &Schema, first: i64, last: i64) -> Outcome<u64> {
+fn set_aside_lost(db: &Connection, schema: &Schema, first: i64, last: i64) -> Result<u64, Trouble> {
     let mut moved = 0;
     loop {
         let ids = compare::ids_between(db, schema, first, last, 512)?;
@@ -111,7 +116,7 @@ fn set_aside_lost(db: &Connection, schema: &Schema, first: i64, last: i64) -> Ou
 }
 
 /// Moves a row that no event explains into the table of such rows, as JSON.
-fn set_aside(db: &Connection, schema: &Schema, id: i64, reason: &str) -> Outcome<u64> {
+fn set_aside(db: &Connection, schema: &Schema, id: i64, reason: &str) -> Result<u64, Trouble> {
     let select = format!("SELECT {} FROM {} WHERE id = ?1", schema.columns.join(", "), schema.table);
     let found = db
         .prepare_cached(&select)?
@@ -129,7 +134,7 @@ pub(super) fn record_set_aside(
     schema: &Schema,
     row: &FoundRow,
     reason: &str,
-) -> Outcome<()> {
+) -> Result<(), Trouble> {
     let now = Timestamp::now().to_string();
     db.prepare_cached(INSERT_SET_ASIDE)?.execute(params![
         now,

@@ -2,9 +2,9 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::Trouble;
 use super::row::{FoundRow, Row};
 use super::schema::Schema;
-use super::{Outcome, Trouble};
 
 fn names(schema: &Schema, columns: Vec<usize>) -> Vec<&'static str> {
     columns.into_iter().map(|index| schema.columns[index]).collect()
@@ -19,7 +19,7 @@ pub(crate) fn differing_columns(
     db: &Connection,
     schema: &Schema,
     row: &Row,
-) -> Outcome<Option<Vec<&'static str>>> {
+) -> Result<Option<Vec<&'static str>>, Trouble> {
     let mut query = db.prepare_cached(&select(schema, "id = ?1"))?;
     let found = query.query_row([row.seq as i64], |found| row.differing(found)).optional()?;
     Ok(found.map(|columns| names(schema, columns)))
@@ -31,7 +31,7 @@ pub(crate) fn read_back(
     db: &Connection,
     schema: &Schema,
     rows: &[Row],
-) -> Outcome<Vec<(u64, Vec<&'static str>)>> {
+) -> Result<Vec<(u64, Vec<&'static str>)>, Trouble> {
     let mut differing = Vec::new();
     let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(differing) };
     let span = last.seq - first.seq + 1;
@@ -71,7 +71,7 @@ pub(crate) fn rows_between(
     first: i64,
     last: i64,
     limit: usize,
-) -> Outcome<Vec<FoundRow>> {
+) -> Result<Vec<FoundRow>, Trouble> {
     let mut query = db.prepare_cached(&select(schema, "id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3"))?;
     let rows = query
         .query_map(params![first, last, limit as i64], |row| FoundRow::read(row, schema.columns.len()))?
@@ -87,7 +87,7 @@ pub(crate) fn ids_between(
     first: i64,
     last: i64,
     limit: usize,
-) -> Outcome<Vec<i64>> {
+) -> Result<Vec<i64>, Trouble> {
     let sql = format!("SELECT id FROM {} WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3", schema.table);
     let mut query = db.prepare_cached(&sql)?;
     let ids = query
@@ -99,7 +99,7 @@ pub(crate) fn ids_between(
 
 /// A damaged table can give ids in any order, and whoever pages through it would never get to the
 /// end (P12).
-fn check_order(first: i64, last: i64, ids: impl Iterator<Item = i64>) -> Outcome<()> {
+fn check_order(first: i64, last: i64, ids: impl Iterator<Item = i64>) -> Result<(), Trouble> {
     let mut least = first;
     for id in ids {
         if id < least || id > last {
@@ -117,7 +117,7 @@ pub(crate) fn each_id(
     mut first: i64,
     last: i64,
     mut each: impl FnMut(Vec<i64>),
-) -> Outcome<()> {
+) -> Result<(), Trouble> {
     while first <= last {
         let ids = ids_between(db, schema, first, last, 512)?;
         let Some(newest) = ids.last().copied() else { break };
@@ -129,7 +129,7 @@ pub(crate) fn each_id(
 }
 
 /// Seqs from `first` to `last` that lawfully have no row.
-fn absent_between(db: &Connection, first: u64, last: u64) -> Outcome<u64> {
+fn absent_between(db: &Connection, first: u64, last: u64) -> Result<u64, Trouble> {
     let mut query = db.prepare_cached(
         "SELECT coalesce(sum(min(last, ?2) - max(first, ?1) + 1), 0) FROM synclog_absent \
          WHERE first <= ?2 AND last >= ?1",
@@ -138,12 +138,12 @@ fn absent_between(db: &Connection, first: u64, last: u64) -> Outcome<u64> {
 }
 
 /// Whether the database says that `seq` lawfully has no row.
-pub(crate) fn is_absent(db: &Connection, seq: u64) -> Outcome<bool> {
+pub(crate) fn is_absent(db: &Connection, seq: u64) -> Result<bool, Trouble> {
     Ok(absent_between(db, seq, seq)? > 0)
 }
 
 /// Whether the database says that event `seq` was deleted.
-pub(crate) fn was_deleted(db: &Connection, seq: u64) -> Outcome<bool> {
+pub(crate) fn was_deleted(db: &Connection, seq: u64) -> Result<bool, Trouble> {
     let mut query = db.prepare_cached(
         "SELECT 1 FROM synclog_absent WHERE ?1 BETWEEN first AND last AND reason IN ('deleted', 'erased')",
     )?;
@@ -151,7 +151,12 @@ pub(crate) fn was_deleted(db: &Connection, seq: u64) -> Outcome<bool> {
 }
 
 /// How many of the seqs from `first` to `last` lack a row, by counting.
-pub(crate) fn lacking_between(db: &Connection, schema: &Schema, first: u64, last: u64) -> Outcome<u64> {
+pub(crate) fn lacking_between(
+    db: &Connection,
+    schema: &Schema,
+    first: u64,
+    last: u64,
+) -> Result<u64, Trouble> {
     if first > last {
         return Ok(0);
     }
@@ -170,7 +175,7 @@ pub(crate) fn missing_between(
     first: u64,
     last: u64,
     limit: usize,
-) -> Outcome<Vec<(u64, u64)>> {
+) -> Result<Vec<(u64, u64)>, Trouble> {
     /// Below this, applying the whole stretch again costs less than looking closer.
     const SMALL: u64 = 64;
     let sql = format!("SELECT count(*) FROM {} WHERE id BETWEEN ?1 AND ?2", schema.table);
@@ -200,7 +205,7 @@ pub(crate) fn missing_between(
 }
 
 /// What SQLite's own check has to say, at most `limit` sentences; none where it found nothing.
-pub(crate) fn integrity(db: &Connection, limit: u32) -> Outcome<Vec<String>> {
+pub(crate) fn integrity(db: &Connection, limit: u32) -> Result<Vec<String>, Trouble> {
     let mut query = db.prepare(&format!("PRAGMA integrity_check({limit})"))?;
     let said: Vec<String> = query.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
     Ok(said.into_iter().filter(|text| text != "ok").collect())

@@ -43,8 +43,6 @@ pub(crate) enum Trouble {
     Failed(String),
 }
 
-pub(crate) type Outcome<T> = std::result::Result<T, Trouble>;
-
 impl From<rusqlite::Error> for Trouble {
     fn from(error: rusqlite::Error) -> Self {
         let text = error.to_string();
@@ -115,7 +113,7 @@ pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-fn open_connection(path: &Path, flags: OpenFlags, wait: Duration) -> Outcome<Connection> {
+fn open_connection(path: &Path, flags: OpenFlags, wait: Duration) -> Result<Connection, Trouble> {
     if rusqlite::version_number() < LEAST_SQLITE {
         let text = format!("SQLite {} has a known WAL bug; 3.51.3 or later is needed", rusqlite::version());
         return Err(Trouble::Failed(text));
@@ -130,7 +128,7 @@ fn open_connection(path: &Path, flags: OpenFlags, wait: Duration) -> Outcome<Con
 }
 
 /// Opens a database for reading only. Nothing of the store changes, SQLite's own `-shm` excepted.
-pub(crate) fn open_for_reading(path: &Path, wait: Duration) -> Outcome<Connection> {
+pub(crate) fn open_for_reading(path: &Path, wait: Duration) -> Result<Connection, Trouble> {
     // Beside an empty file SQLite deletes the write-ahead log, even where it only reads (P11).
     if disk::identity(path).is_ok_and(|found| found.is_some()) && disk::file_len(path) == 0 {
         return Err(Trouble::Unusable("the file is empty".into()));
@@ -139,7 +137,7 @@ pub(crate) fn open_for_reading(path: &Path, wait: Duration) -> Outcome<Connectio
 }
 
 /// Opens a database that is there, for whoever may write to it.
-pub(crate) fn open_existing(path: &Path, wait: Duration) -> Outcome<Connection> {
+pub(crate) fn open_existing(path: &Path, wait: Duration) -> Result<Connection, Trouble> {
     open_connection(path, OpenFlags::SQLITE_OPEN_READ_WRITE, wait)
 }
 
@@ -149,7 +147,7 @@ fn percent(byte: u8) -> String {
 
 /// Opens a database that nobody writes to and that has no write-ahead log, on a read-only file
 /// system for example. SQLite then makes no file beside it and takes no lock.
-pub(crate) fn open_immutable(path: &Path) -> Outcome<Connection> {
+pub(crate) fn open_immutable(path: &Path) -> Result<Connection, Trouble> {
     let mut uri = String::from("file:");
     for byte in path.as_os_str().as_encoded_bytes() {
         match byte {
@@ -164,7 +162,7 @@ pub(crate) fn open_immutable(path: &Path) -> Outcome<Connection> {
     open_connection(Path::new(&uri), flags, Duration::ZERO)
 }
 
-fn open_for_writing(path: &Path, wait: Duration) -> Outcome<Connection> {
+fn open_for_writing(path: &Path, wait: Duration) -> Result<Connection, Trouble> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let db = open_connection(path, flags, wait)?;
     let mode: String = db.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0))?;
@@ -183,7 +181,11 @@ fn meta_value(db: &Connection, name: &str) -> rusqlite::Result<Option<Value>> {
 
 /// The applied seq and its checksum, after checking that the database is this store's and has the
 /// tables that it should have.
-pub(crate) fn check(db: &Connection, schema: &Schema, store: Option<StoreId>) -> Outcome<(StoreId, Applied)> {
+pub(crate) fn check(
+    db: &Connection,
+    schema: &Schema,
+    store: Option<StoreId>,
+) -> Result<(StoreId, Applied), Trouble> {
     let unusable = |what: &str| Trouble::Unusable(what.to_owned());
     let tables: i64 =
         db.query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'synclog_meta'", [], |row| row.get(0))?;
@@ -240,7 +242,7 @@ impl Projection {
         store: StoreId,
         wait: Duration,
         create: bool,
-    ) -> Outcome<Self> {
+    ) -> Result<Self, Trouble> {
         let exists = disk::identity(path).map_err(|error| Trouble::io(&error))?.is_some();
         if !exists && !create {
             return Err(Trouble::Unusable("the database is not there".into()));
@@ -275,7 +277,7 @@ impl Projection {
 
     /// A private projection in memory or in SQLite's own temporary files: for readers of a store
     /// whose database cannot be opened.
-    pub(crate) fn temporary(schema: &Schema, store: StoreId) -> Outcome<Connection> {
+    pub(crate) fn temporary(schema: &Schema, store: StoreId) -> Result<Connection, Trouble> {
         let db = Connection::open("")?;
         initialize(&db, schema, store)?;
         schema.create_indexes(&db)?;
@@ -306,14 +308,14 @@ impl Projection {
     }
 
     /// Sets how long to wait for another process's lock.
-    pub(crate) fn set_wait(&self, wait: Duration) -> Outcome<()> {
+    pub(crate) fn set_wait(&self, wait: Duration) -> Result<(), Trouble> {
         self.write.busy_timeout(wait)?;
         Ok(self.read.busy_timeout(wait)?)
     }
 
     /// Applies one step in one transaction: the same function for an append, for catching up, for
     /// healing and for a rebuild.
-    pub(crate) fn apply(&mut self, step: &Step) -> Outcome<Changes> {
+    pub(crate) fn apply(&mut self, step: &Step) -> Result<Changes, Trouble> {
         let before = self.applied;
         let tx = self.write.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let changes = apply_in(&tx, &self.schema, step, before)?;
@@ -326,12 +328,12 @@ impl Projection {
 
     /// Reads rows back through the second connection and names what differs: seq and columns; no
     /// columns where the row is missing. `rows` ascend by seq.
-    pub(crate) fn read_back(&self, rows: &[Row]) -> Outcome<Vec<(u64, Vec<&'static str>)>> {
+    pub(crate) fn read_back(&self, rows: &[Row]) -> Result<Vec<(u64, Vec<&'static str>)>, Trouble> {
         compare::read_back(&self.read, &self.schema, rows)
     }
 
     /// Sets the applied seq without touching rows.
-    pub(crate) fn force_applied(&mut self, applied: Applied) -> Outcome<()> {
+    pub(crate) fn force_applied(&mut self, applied: Applied) -> Result<(), Trouble> {
         write_applied(&self.write, applied)?;
         self.applied = applied;
         Ok(())
@@ -340,7 +342,7 @@ impl Projection {
 
 /// Whether the applied seq has its row, with the same checksum, or lawfully has none. Both are written
 /// in one transaction; an applied seq without its row was edited and is no witness.
-pub(crate) fn vouches_for(db: &Connection, schema: &Schema, applied: Applied) -> Outcome<bool> {
+pub(crate) fn vouches_for(db: &Connection, schema: &Schema, applied: Applied) -> Result<bool, Trouble> {
     if applied.seq == 0 {
         return Ok(false);
     }
@@ -357,7 +359,7 @@ pub(crate) fn vouches_for(db: &Connection, schema: &Schema, applied: Applied) ->
 }
 
 /// The applied seq of the database of `store`; an error where it is another store's.
-pub(crate) fn applied_seq_of(db: &Connection, store: StoreId) -> Outcome<u64> {
+pub(crate) fn applied_seq_of(db: &Connection, store: StoreId) -> Result<u64, Trouble> {
     if !names_store(db, store) {
         return Err(Trouble::Unusable("the database is not this store's".into()));
     }
@@ -368,7 +370,7 @@ pub(crate) fn applied_seq_of(db: &Connection, store: StoreId) -> Outcome<u64> {
 }
 
 /// The row that has an idempotency key; the first one where somebody made several.
-pub(crate) fn row_with_key(db: &Connection, schema: &Schema, key: &str) -> Outcome<Option<FoundRow>> {
+pub(crate) fn row_with_key(db: &Connection, schema: &Schema, key: &str) -> Result<Option<FoundRow>, Trouble> {
     let select = format!(
         "SELECT {} FROM {} WHERE idempotency_key = ?1 ORDER BY id LIMIT 1",
         schema.columns.join(", "),

@@ -6,11 +6,15 @@ use rusqlite::{Connection, params_from_iter};
 
 use crate::event::Value;
 
+use super::Trouble;
 use super::row::FoundRow;
-use super::{Outcome, Trouble};
 
 /// Makes a two-argument text test known to SQL under `name`. NULL contains nothing.
-pub(crate) fn register_test(db: &Connection, name: &str, test: fn(&str, &str) -> bool) -> Outcome<()> {
+pub(crate) fn register_test(
+    db: &Connection,
+    name: &str,
+    test: fn(&str, &str) -> bool,
+) -> Result<(), Trouble> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
     db.create_scalar_function(name, 2, flags, move |call| {
         let text = |index: usize| match call.get_raw(index) {
@@ -30,7 +34,7 @@ pub(crate) fn each_row(
     values: &[Value],
     columns: usize,
     mut each: impl FnMut(FoundRow) -> bool,
-) -> Outcome<()> {
+) -> Result<(), Trouble> {
     let mut query = db.prepare_cached(sql)?;
     let mut rows = query.query(params_from_iter(values))?;
     while let Some(row) = rows.next()? {
@@ -42,7 +46,7 @@ pub(crate) fn each_row(
 }
 
 /// The single number that a query gives.
-pub(crate) fn number(db: &Connection, sql: &str, values: &[Value]) -> Outcome<u64> {
+pub(crate) fn number(db: &Connection, sql: &str, values: &[Value]) -> Result<u64, Trouble> {
     let number: i64 = db.prepare_cached(sql)?.query_row(params_from_iter(values), |row| row.get(0))?;
     u64::try_from(number).map_err(|_| Trouble::Unusable("a count is negative".into()))
 }

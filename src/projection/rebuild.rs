@@ -10,7 +10,7 @@ use crate::store_id::StoreId;
 
 use super::apply::{INSERT_SET_ASIDE, record_set_aside};
 use super::schema::Schema;
-use super::{Applied, Changes, Outcome, Step, Trouble, apply_in, beside, initialize, open_connection};
+use super::{Applied, Changes, Step, Trouble, apply_in, beside, initialize, open_connection};
 
 /// A database in the making.
 pub(crate) struct Rebuild {
@@ -23,7 +23,7 @@ pub(crate) struct Rebuild {
 
 impl Rebuild {
     /// Starts a new database beside `target`, throwing away what an interrupted rebuild left.
-    pub(crate) fn start(target: &Path, schema: Schema, store: StoreId) -> Outcome<Self> {
+    pub(crate) fn start(target: &Path, schema: Schema, store: StoreId) -> Result<Self, Trouble> {
         let unfinished = beside(target, ".new");
         for suffix in ["", "-wal", "-shm", "-journal"] {
             disk::remove_if_there(&beside(&unfinished, suffix)).map_err(|error| Trouble::io(&error))?;
@@ -39,7 +39,7 @@ impl Rebuild {
     }
 
     /// The same as for an append, without a transaction of its own.
-    pub(crate) fn apply(&mut self, step: &Step) -> Outcome<Changes> {
+    pub(crate) fn apply(&mut self, step: &Step) -> Result<Changes, Trouble> {
         let changes = apply_in(&self.db, &self.schema, step, self.applied)?;
         if let Some(applied) = step.applied {
             self.applied = applied;
@@ -49,7 +49,7 @@ impl Rebuild {
 
     /// Carries over rows of the old database that were set aside before, and those that no event
     /// explains, as far as the old database can still be read. Returns how many are new.
-    pub(crate) fn keep_unexplained(&mut self, old: &Connection, reason: &str) -> Outcome<u64> {
+    pub(crate) fn keep_unexplained(&mut self, old: &Connection, reason: &str) -> Result<u64, Trouble> {
         self.keep_set_aside(old);
         let mut kept = 0;
         let mut after = i64::MIN;
@@ -70,7 +70,7 @@ impl Rebuild {
         }
     }
 
-    fn has_row(&self, id: i64) -> Outcome<bool> {
+    fn has_row(&self, id: i64) -> Result<bool, Trouble> {
         let sql = format!("SELECT 1 FROM {} WHERE id = ?1", self.schema.table);
         let there = self.db.prepare_cached(&sql)?.exists([id])?;
         Ok(there || (id > 0 && super::compare::was_deleted(&self.db, id as u64)?))
@@ -93,7 +93,7 @@ impl Rebuild {
 
     /// Finishes the new database and puts it in the old one's place. Connections that read the old
     /// one go on seeing it; none of this process may write to it. Another process that is writing there makes this fail as busy.
-    pub(crate) fn finish(self, wait: Duration) -> Outcome<()> {
+    pub(crate) fn finish(self, wait: Duration) -> Result<(), Trouble> {
         let io = |error: std::io::Error| Trouble::io(&error);
         self.schema.create_indexes(&self.db)?;
         self.db.execute_batch("COMMIT")?;

@@ -21,7 +21,7 @@ use crate::log::survey::Sighting;
 use crate::log::view::LogView;
 use crate::log::writer::Position;
 use crate::projection::schema::Schema;
-use crate::projection::{self, Connection, Outcome, Trouble};
+use crate::projection::{self, Connection, Trouble};
 use crate::replay::gap_finding;
 use crate::store_id::StoreId;
 use crate::time::Timestamp;
@@ -248,12 +248,15 @@ impl<E: Event> Reader<E> {
     }
 
     /// Connects to the rows in the store.
-    pub(super) fn connect_in_place(&self) -> Outcome<(Connection, projection::Applied)> {
+    pub(super) fn connect_in_place(&self) -> Result<(Connection, projection::Applied), Trouble> {
         self.connect_as(Some(self.id())).map(|(db, _, applied)| (db, applied))
     }
 
     /// Connects to the rows in the store, whichever store they belong to where `store` is `None`.
-    fn connect_as(&self, store: Option<StoreId>) -> Outcome<(Connection, StoreId, projection::Applied)> {
+    fn connect_as(
+        &self,
+        store: Option<StoreId>,
+    ) -> Result<(Connection, StoreId, projection::Applied), Trouble> {
         let path = self.database();
         if disk::identity(&path).is_ok_and(|found| found.is_none()) {
             return Err(Trouble::Unusable("the database is not there".into()));
