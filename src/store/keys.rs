@@ -29,12 +29,13 @@ pub(super) enum Consulted {
     Repeated(Vec<u64>),
 }
 
-/// Looks keys up. Belongs to the committer alone.
+/// Looks keys up. Belongs to whoever commits.
 pub(super) struct KeyIndex<E> {
     log: LogDir,
     store: StoreId,
     database: PathBuf,
     schema: Schema,
+    has_rows: bool,
     db: Option<Connection>,
     identity: Option<FileIdentity>,
     /// Every event after this seq that has a key is in `recent` or in a row.
@@ -44,9 +45,10 @@ pub(super) struct KeyIndex<E> {
 }
 
 impl<E: Event> KeyIndex<E> {
-    /// An index for a store whose newest event is `last_seq`.
-    pub(super) fn new(log: LogDir, store: StoreId, schema: Schema, last_seq: u64) -> Self {
+    /// An index for a store whose newest event is `last_seq`. Without rows no key is ever known.
+    pub(super) fn new(log: LogDir, store: StoreId, schema: Schema, last_seq: u64, has_rows: bool) -> Self {
         Self {
+            has_rows,
             database: projection::database_path(&log.store_dir),
             log,
             store,
@@ -79,6 +81,10 @@ impl<E: Event> KeyIndex<E> {
         applied: u64,
         durable: Position,
     ) -> Result<Consulted> {
+        if !self.has_rows {
+            let reason = "this handle makes no rows (Options::projection), and keys live in the rows";
+            return Err(Error::KeysUnavailable { reason: reason.into() });
+        }
         while self.order.front().is_some_and(|(seq, _)| *seq <= applied) {
             if let Some((seq, key)) = self.order.pop_front() {
                 self.recent.remove(&key);

@@ -48,7 +48,7 @@ impl<E: Event> Store<E> {
         options: Options,
         rebuild: bool,
     ) -> Result<(ReplayReport, OpenReport)> {
-        let options = options.create(false);
+        let options = options.create(false).projection(true);
         let mut opened = open::open::<E>(Arc::new(RealDisk), dir.as_ref(), &options, false)?;
         let position = opened.writer.position();
         if let Some(error) = opened.pending {

@@ -36,7 +36,7 @@ use crate::log::writer::{MAX_BATCH, batch_len};
 use crate::store_id::StoreId;
 use crate::time::Timestamp;
 
-use commit::{Committer, Entry, Promise, Shared, Slot, lock};
+use commit::{Core, Entry, Promise, Rows, Shared, Slot, Waited, lock};
 pub use mend::RepairReport;
 use options::LONGEST_WAIT;
 pub use options::{MAX_EVENT_BYTES, Options};
@@ -84,7 +84,8 @@ struct Inner<E: Event> {
 
 struct Threads {
     committer: JoinHandle<()>,
-    projector: JoinHandle<()>,
+    /// None where the projection is switched off.
+    projector: Option<JoinHandle<()>>,
     _lock: WriterLock,
 }
 
@@ -114,25 +115,22 @@ impl<E: Event> Ticket<E> {
     /// Waits until the batch is durable, then for its rows at most as long as
     /// [`Options::projection_wait`]. One receipt for each event, in order.
     pub fn wait(self) -> Result<Vec<Receipt>> {
-        let seqs = self.slot.wait()?;
-        Ok(receipts(&self.shared, seqs))
+        let rows = &self.shared.rows;
+        let (seqs, waited) = self.slot.wait(rows.patience())?;
+        if waited == Waited::TimedOut {
+            rows.stop_waiting();
+        }
+        let projected = match waited {
+            Waited::RowsAreThere => vec![true; seqs.len()],
+            Waited::Durable | Waited::TimedOut => rows.projected(&seqs),
+        };
+        Ok(seqs.into_iter().zip(projected).map(|(seq, projected)| Receipt { seq, projected }).collect())
     }
 
     /// Whether [`Ticket::wait`] would find the batch durable or failed already.
     pub fn is_ready(&self) -> bool {
-        self.slot.poll().is_some()
+        self.slot.is_answered()
     }
-}
-
-fn receipts<E: Event>(shared: &Shared<E>, seqs: Vec<u64>) -> Vec<Receipt> {
-    // Rows follow in order: where the last one is there, all are.
-    if let Some(last) = seqs.iter().max() {
-        shared.wait_projected(*last);
-    }
-    let progress = shared.progress();
-    seqs.into_iter()
-        .map(|seq| Receipt { seq, projected: progress.applied >= seq && !progress.unhealed.contains(&seq) })
-        .collect()
 }
 
 impl<E: Event> Store<E> {
@@ -150,46 +148,48 @@ impl<E: Event> Store<E> {
     ) -> Result<Self> {
         let opened = open::open::<E>(disk, dir, &options, trust_log)?;
         let position = opened.writer.position();
-        let applied = opened.projector.open.as_ref().map_or(0, |(projection, _)| projection.applied().seq);
-        let shared = Arc::new(Shared::new(
-            position,
-            applied,
-            opened.pending.map(|error| error.to_string()),
-            options.projection_wait,
-        ));
+        let (dir, id) = (opened.projector.log.store_dir.clone(), opened.writer.store());
         let keys = keys::KeyIndex::new(
             opened.projector.log.clone(),
-            opened.writer.store(),
+            id,
             opened.projector.schema.clone(),
             position.seq - 1,
+            options.projection,
         );
-        let dir = opened.projector.log.store_dir.clone();
-        let id = opened.writer.store();
-        let committer = Committer {
-            shared: Arc::clone(&shared),
-            writer: opened.writer,
-            keys,
-            idle_mark: options.idle_mark,
-        };
+        let applied = opened.projector.open.as_ref().map_or(0, |(projection, _)| projection.applied().seq);
+        let rows = Rows::new(
+            position,
+            applied,
+            options.projection.then(|| Box::new(opened.projector)),
+            opened
+                .pending
+                .map(|error| error.to_string())
+                .or_else(|| (!options.projection).then(switched_off)),
+            options.projection_wait,
+        );
+        let shared = Arc::new(Shared::new(Core { writer: opened.writer, keys }, rows));
         let spawn_error = |error| Error::io("start a thread for", &dir, error);
+        let (also, idle) = (Arc::clone(&shared), options.idle_mark);
         let committer = std::thread::Builder::new()
             .name("synclog-commit".into())
-            .spawn(move || committer.run())
+            .spawn(move || also.run(idle))
             .map_err(spawn_error)?;
-        let (projector, also, wait) = (opened.projector, Arc::clone(&shared), options.projection_wait);
-        let projector = std::thread::Builder::new()
-            .name("synclog-project".into())
-            .spawn(move || project::run::<E>(projector, &also, wait));
-        let projector = match projector {
-            Ok(projector) => projector,
-            Err(error) => {
-                // The writer must be gone before the lock is.
-                shared.close();
-                let _ = committer.join();
-                return Err(spawn_error(error));
+        let mut threads = Threads { committer, projector: None, _lock: opened.lock };
+        if options.projection {
+            let (also, wait) = (Arc::clone(&shared), options.projection_wait);
+            let projector = std::thread::Builder::new()
+                .name("synclog-project".into())
+                .spawn(move || project::run::<E>(&also, wait));
+            match projector {
+                Ok(projector) => threads.projector = Some(projector),
+                Err(error) => {
+                    // The writer must be gone before the lock is.
+                    shared.close();
+                    let _ = threads.committer.join();
+                    return Err(spawn_error(error));
+                }
             }
-        };
-        let threads = Threads { committer, projector, _lock: opened.lock };
+        }
         let report = opened.report;
         let threads = Mutex::new(Some(threads));
         Ok(Self {
@@ -210,14 +210,14 @@ impl<E: Event> Store<E> {
     }
 
     fn append_keyed(&self, event: E, key: Option<String>) -> Result<Receipt> {
-        let receipts = self.submit_keyed(vec![(event, key)])?.wait()?;
+        let receipts = self.enter(vec![(event, key)], Shared::append)?.wait()?;
         receipts.first().copied().ok_or(Error::Closed)
     }
 
     /// Appends a batch atomically: after a crash all of it is there, or nothing. Its frames may take
     /// up to 32 MiB. An empty batch is fine and writes nothing.
     pub fn append_all(&self, events: impl IntoIterator<Item = E>) -> Result<Vec<Receipt>> {
-        self.submit(events)?.wait()
+        self.enter(events.into_iter().map(|event| (event, None)).collect(), Shared::append)?.wait()
     }
 
     /// Puts a batch into the queue and returns a ticket to wait on. Blocks only while 64 MiB of
@@ -229,6 +229,14 @@ impl<E: Event> Store<E> {
     /// Like [`Store::submit`], with an idempotency key for each event that has one. Where all keys
     /// are known with the same content, the batch is a repeat; where only some are, it is refused.
     pub fn submit_keyed(&self, events: Vec<(E, Option<String>)>) -> Result<Ticket<E>> {
+        self.enter(events, Shared::submit)
+    }
+
+    fn enter(
+        &self,
+        events: Vec<(E, Option<String>)>,
+        join: impl FnOnce(&Shared<E>, Entry<E>) -> Result<()>,
+    ) -> Result<Ticket<E>> {
         let (slot, promise) = Promise::new();
         let ticket = Ticket { slot, shared: Arc::clone(&self.inner.shared) };
         if let Some(cause) = self.inner.shared.dead() {
@@ -255,9 +263,9 @@ impl<E: Event> Store<E> {
             return Err(Error::TooLarge { what: "the batch", bytes, limit: MAX_BATCH });
         }
         if encoded.is_empty() {
-            promise.put(Ok(Vec::new()));
+            promise.put_all(Ok(Vec::new()));
         } else {
-            self.inner.shared.join(Entry { events: encoded, keyed, slot: promise })?;
+            join(&self.inner.shared, Entry { events: encoded, keyed, slot: promise })?;
         }
         Ok(ticket)
     }
@@ -284,28 +292,27 @@ impl<E: Event> Store<E> {
 
     /// The seq of the newest durable event; 0 in an empty store.
     pub fn last_seq(&self) -> u64 {
-        self.inner.shared.progress().durable.seq - 1
+        self.inner.shared.rows.durable().seq - 1
     }
 
     /// The newest event whose row is in SQLite.
     pub fn applied_seq(&self) -> u64 {
-        self.inner.shared.progress().applied
+        self.inner.shared.rows.applied()
     }
 
     /// Why the rows do not follow the log at present; `None` where they do.
     pub fn projection_trouble(&self) -> Option<String> {
-        self.inner.shared.progress().trouble
+        self.inner.shared.rows.trouble()
     }
 
     /// Waits until every durable event has its row, at most `wait`. True where that is so.
     pub fn wait_projected(&self, wait: Duration) -> bool {
-        self.inner.shared.wait_caught_up(Instant::now() + wait.min(LONGEST_WAIT))
+        self.inner.shared.rows.wait_caught_up(Instant::now() + wait.min(LONGEST_WAIT))
     }
 
     /// A reader of this store that sees everything durable at this moment.
     pub fn reader(&self) -> Result<Reader<E>> {
-        let progress = self.inner.shared.progress();
-        Reader::beside(&self.inner.dir, self.inner.id, progress.durable)
+        Reader::beside(&self.inner.dir, self.inner.id, self.inner.shared.rows.durable())
     }
 
     /// Finishes the queue, proves the last group with a mark, and releases the lock. Other clones of
@@ -320,13 +327,20 @@ impl<E: Event> Store<E> {
     }
 }
 
+/// Why rows do not follow where nobody makes any.
+fn switched_off() -> String {
+    "this handle makes no rows (Options::projection)".into()
+}
+
 impl<E: Event> Inner<E> {
     fn shut(&self) {
         let Some(threads) = lock(&self.threads).take() else { return };
         self.shared.close();
         let _ = threads.committer.join();
         self.shared.close_projection();
-        let _ = threads.projector.join();
+        if let Some(projector) = threads.projector {
+            let _ = projector.join();
+        }
     }
 }
 

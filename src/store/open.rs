@@ -205,7 +205,12 @@ pub(super) fn open<E: Event>(
     };
 
     let mut projector = Projector::new(log, writer.store(), schema, trust_log);
-    let pending = match projector.bring_up::<E>(writer.position(), options.projection_wait, |_, _| {}) {
+    let brought_up = if options.projection {
+        projector.bring_up::<E>(writer.position(), options.projection_wait, |_, _| {})
+    } else {
+        Ok(())
+    };
+    let pending = match brought_up {
         Ok(()) => None,
         Err(Stop::View(trouble)) => Some(trouble.into_error(&projector.database)),
         Err(Stop::Log(error)) => return Err(error),

@@ -20,6 +20,7 @@ pub(crate) const LONGEST_WAIT: Duration = Duration::from_hours(7 * 24);
 pub struct Options {
     pub(crate) create: bool,
     pub(crate) lock_wait: Duration,
+    pub(crate) projection: bool,
     pub(crate) projection_wait: Duration,
     pub(crate) max_event_bytes: u64,
     pub(crate) idle_mark: Duration,
@@ -31,6 +32,7 @@ impl Default for Options {
         Self {
             create: true,
             lock_wait: Duration::from_secs(10),
+            projection: true,
             projection_wait: Duration::from_millis(250),
             max_event_bytes: 1024 * 1024,
             idle_mark: Duration::from_millis(20),
@@ -51,6 +53,27 @@ impl Options {
     #[must_use]
     pub fn lock_wait(mut self, wait: Duration) -> Self {
         self.lock_wait = wait.min(LONGEST_WAIT);
+        self
+    }
+
+    /// Whether rows are made at all. Default: true. Without them this handle only appends to the log: no
+    /// receipt says `projected`, and appends with idempotency keys are refused, because keys live in the
+    /// rows. The next handle with rows catches up.
+    ///
+    /// ```
+    /// # use synclog::{Company, Level, Options, Store, SyncEvent};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let store = Store::<SyncEvent>::open(dir.path(), Options::default().projection(false))?;
+    /// let company = Company::new("8f0c1d52", "4401", "Acme Traders");
+    /// assert!(!store.append(SyncEvent::new(company, Level::Info, "Sync started"))?.projected);
+    /// store.close()?;
+    /// let store = Store::<SyncEvent>::open(dir.path(), Options::default())?;
+    /// assert_eq!(store.applied_seq(), 1);
+    /// # Ok::<(), synclog::Error>(())
+    /// ```
+    #[must_use]
+    pub fn projection(mut self, projection: bool) -> Self {
+        self.projection = projection;
         self
     }
 

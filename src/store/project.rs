@@ -18,7 +18,7 @@ use crate::projection::{self, Applied, Projection, Step, Trouble, compare};
 use crate::replay::{self, ReplayReport, Stop};
 use crate::store_id::StoreId;
 
-use super::commit::Shared;
+use super::commit::{Shared, Turn};
 
 /// How long one attempt waits for another process before it lets go and tries again later.
 const ATTEMPT: Duration = Duration::from_millis(20);
@@ -86,6 +86,25 @@ impl Projector {
             self.open = None;
         }
         done
+    }
+
+    /// Makes the rows of a group in the thread of whoever made it durable. What cannot be done at once
+    /// is left to the thread.
+    pub(super) fn follow<E: Event>(&mut self, durable: Position, applied: impl FnMut(u64, &[u64])) {
+        let ready = self.open.as_ref().is_some_and(|(projection, _)| projection.is_in_place());
+        let mut applied = applied;
+        if !ready || self.step::<E>(durable, ATTEMPT, &mut applied).is_err() {
+            // The cursor may be behind events that were not applied.
+            self.open = None;
+        }
+        self.tell();
+    }
+
+    /// Hands on what was found while nobody asked.
+    fn tell(&mut self) {
+        for finding in self.findings.drain(..) {
+            tracing::warn!(%finding, "found while rows were brought up to the log");
+        }
     }
 
     fn step<E: Event>(
@@ -324,28 +343,27 @@ impl Projector {
     }
 }
 
-/// The thread: applies what becomes durable until the store closes.
-pub(super) fn run<E: Event>(mut projector: Projector, shared: &Arc<Shared<E>>, close_wait: Duration) {
-    let mut pause: Option<Duration> = shared.progress().trouble.is_some().then_some(FIRST_PAUSE);
+/// The thread: applies what becomes durable until the store closes, wherever no caller did.
+pub(super) fn run<E: Event>(shared: &Arc<Shared<E>>, close_wait: Duration) {
+    let rows = &shared.rows;
+    let mut pause: Option<Duration> = rows.trouble().is_some().then_some(FIRST_PAUSE);
     let mut closing_since: Option<Instant> = None;
     loop {
-        let progress = shared.wait_for_durable(pause);
-        if progress.closing {
+        let Turn { mut projector, durable, applied, closing } = rows.next(pause);
+        if closing {
             let since = *closing_since.get_or_insert_with(Instant::now);
-            if progress.applied + 1 >= progress.durable.seq || since.elapsed() >= close_wait {
+            if applied + 1 >= durable.seq || since.elapsed() >= close_wait {
                 return;
             }
         }
-        let result = projector
-            .bring_up::<E>(progress.durable, ATTEMPT, |seq, unhealed| shared.set_applied(seq, unhealed));
-        for finding in projector.findings.drain(..) {
-            tracing::warn!(%finding, "found while rows were brought up to the log");
-        }
+        let result =
+            projector.bring_up::<E>(durable, ATTEMPT, |seq, unhealed| rows.set_applied(seq, unhealed));
+        projector.tell();
         match result {
-            Ok(()) if shared.progress().applied + 1 >= progress.durable.seq => pause = None,
+            Ok(()) if rows.applied() + 1 >= durable.seq => pause = None,
             Ok(()) => {
                 // Nothing failed and yet something is missing: never try in a tight circle.
-                shared.set_trouble(Some("the log could not be read to its end".into()));
+                rows.set_trouble("the log could not be read to its end".into());
                 projector.open = None;
                 pause = Some(pause.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE)));
             }
@@ -360,13 +378,14 @@ pub(super) fn run<E: Event>(mut projector: Projector, shared: &Arc<Shared<E>>, c
                 if !error.is_busy() {
                     tracing::warn!(%error, "rows do not follow the log at present");
                 }
-                shared.set_trouble(Some(error.to_string()));
+                rows.set_trouble(error.to_string());
                 pause = Some(pause.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE)));
-                if progress.closing {
+                if closing {
                     std::thread::sleep(FIRST_PAUSE);
                 }
             }
         }
+        rows.give_back(projector);
     }
 }
 
