@@ -40,7 +40,10 @@ fn verify(dir: &Path, log_only: bool) -> (VerifySummary, Vec<Finding>) {
     (summary, findings)
 }
 
-fn told(findings: &[Finding]) -> Vec<(FindingKind, Option<u64>, Option<u64>, Option<&str>)> {
+/// Kind, first and last seq, column.
+type Told<'a> = (FindingKind, Option<u64>, Option<u64>, Option<&'a str>);
+
+fn told(findings: &[Finding]) -> Vec<Told<'_>> {
     findings.iter().map(|f| (f.kind, f.seq, f.last_seq, f.column.as_deref())).collect()
 }
 
