@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::disk::Disk as _;
 use crate::error::Error;
+use crate::finding::FindingKind;
 use crate::log::cursor::Entry;
 use crate::log::damage::any_damage;
 use crate::log::directory::LogDir;
@@ -245,6 +246,12 @@ fn read(view: &LogView, from: u64, find: Find<'_>) -> Result<Shown, Error> {
 /// Nothing is lost in silence but what the README says cannot be known.
 fn check_loss(shown: &Shown, view: &LogView, done: &Done, find: Find<'_>) {
     let Some(template) = find(view.store.0) else { return };
+    if view.store.0 != templates()[0].store {
+        // Somebody put another store's log in this one's place; the file `tail` still tells of the one before.
+        let told = view.findings.iter().any(|finding| finding.kind == FindingKind::UnknownFile);
+        assert!(told || done.tail_changed, "the log of another store, and no word of it");
+        return;
+    }
     let whole = shown.seqs.len() == template.events.len();
     if shown.named || whole || done.resealed {
         return;

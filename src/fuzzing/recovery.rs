@@ -535,7 +535,8 @@ fn check_left(open: &SimDisk, one: &Judged, all: &[&Judged]) {
             panic!("a segment is left")
         };
         let again = oracle::judge(&left, &segment, None, None);
-        assert!(again.end >= one.judgement.end, "nothing is taken away by healing");
+        // A batch that has no end even after its last frame was healed was never acknowledged.
+        assert!(again.end >= one.judgement.keep_to, "nothing is taken away by healing");
         return;
     }
     let keep_to = one.judgement.keep_to;

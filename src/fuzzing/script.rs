@@ -194,6 +194,21 @@ impl Life {
         self.settle();
     }
 
+    /// Batches whose append failed, and which are there up to event `last`, are history from now on.
+    fn adopt(&mut self, last: u64) {
+        let mut next = self.ledger.acknowledged.len() as u64 + 1;
+        for (first, batch) in std::mem::take(&mut self.ledger.unknown) {
+            let end = first + batch.len() as u64;
+            if first == next && last >= first {
+                assert!(last >= end - 1, "P4: a batch is whole");
+                self.ledger.acknowledged.extend((first..end).zip(batch));
+                next = end;
+            } else {
+                self.ledger.unknown.push((first, batch));
+            }
+        }
+    }
+
     /// Compares the log with the ledger. What an append that failed left there is history from now on.
     fn settle(&mut self) {
         let view = LogView::open(log_on(&self.disk), None, false).unwrap_or_else(|error| panic!("{error}"));
@@ -202,16 +217,8 @@ impl Life {
         let known = self.ledger.acknowledged.len();
         assert!(events.len() >= known, "P1: {} of {known} events", events.len());
         self.check_prefix(&events, 1);
-        let mut next = known as u64 + 1;
-        for (first, batch) in std::mem::take(&mut self.ledger.unknown) {
-            let there = first == next && events.len() as u64 >= first;
-            if there {
-                let end = first + batch.len() as u64;
-                assert!(events.len() as u64 >= end - 1, "P4: a batch is whole");
-                self.ledger.acknowledged.extend((first..end).zip(batch));
-                next = end;
-            }
-        }
+        self.adopt(events.len() as u64);
+        self.ledger.unknown.clear();
         assert_eq!(events.len(), self.ledger.acknowledged.len(), "P4: nothing is invented");
         for (seq, payload) in &events {
             assert_eq!(self.ledger.acknowledged.get(seq), Some(payload), "P4: event {seq}");
@@ -268,6 +275,9 @@ impl Life {
         let view = LogView::open(log_on(&self.disk), self.witness, true);
         let Some(view) = view.unwrap_or_else(|error| panic!("{error}")) else { return };
         assert!(view.findings.is_empty(), "P5: {:?}", view.findings);
+        // A group can be durable though its append failed: at the sync of the mark behind it. What a reader
+        // was shown must stay.
+        self.adopt(view.horizon.seq - 1);
         let events = read(&view, from);
         for ((seq, payload), wanted) in events.iter().zip(from..) {
             assert_eq!(*seq, wanted, "P4");

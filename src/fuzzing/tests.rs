@@ -84,3 +84,24 @@ fn find_a_strange_file_before_a_missing_first_segment() {
     directory(&[205, 113, 117, 1, 16, 94]);
     directory(&[5, 97, 112, 72, 0, 0, 1, 16]);
 }
+
+/// The log of another store, put in the place of this one, while the file `tail` still told of the first:
+/// nobody was told.
+#[test]
+fn find_the_log_of_another_store_beside_the_old_tail() {
+    directory(&[1, 255, 4, 0, 85, 0, 48, 255, 48, 48]);
+}
+
+/// An unfinished batch whose last frame is healed goes all the same: it has no end.
+#[test]
+fn find_a_healed_frame_of_a_batch_without_end() {
+    recovery(&[1, 5, 0, 15, 255, 255, 255, 255, 255]);
+}
+
+/// A group was durable and its append failed, at the sync of the mark behind it: a reader that was shown its
+/// event must be shown it again after a power cut.
+#[test]
+fn find_a_reader_that_is_shown_an_event_whose_append_failed() {
+    script(&[0x6f, 0xb9, 0xff, 0, 0, 3, 1, 0, 0x76, 0xc0, 0xac]);
+    script(&[0x6f, 0xb9, 0xff, 0, 0, 3, 1, 0, 0x76, 0xc0, 0xac, 8, 0, 99, 99, 7]);
+}

@@ -56,21 +56,22 @@ pub(crate) struct Unread {
 }
 
 impl OpenLog<'_> {
-    /// Asks the log's own witness, or silences both.
-    fn choose_witness(&mut self, log: &LogDir, store: StoreId, dry_run: bool) -> Result<()> {
+    /// Asks the log's own witness, or silences both. What is odd about it is told.
+    fn choose_witness(&mut self, log: &LogDir, store: StoreId, dry_run: bool) -> Result<Option<Finding>> {
         if !self.trust_log {
-            self.tail = tail::of_store(tail::read(log)?, store);
-            return Ok(());
+            let found = tail::read(log)?;
+            self.tail = tail::of_store(found, store);
+            return Ok(tail::foreign(found, store, log.tail_path()));
         }
         self.witness = None;
         if dry_run {
-            return Ok(());
+            return Ok(None);
         }
         match log.disk.remove(&log.tail_path()) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::io("remove", &log.tail_path(), error))
             }
-            _ => Ok(()),
+            _ => Ok(None),
         }
     }
 }
@@ -136,8 +137,8 @@ pub(crate) fn open(log: &LogDir, mut with: OpenLog<'_>) -> Result<(LogWriter, Re
     let Some(active) = listing.segments.last().copied() else {
         return Err(Error::NoStore { dir: log.store_dir.clone() });
     };
-    with.choose_witness(log, active.store, false)?;
     let mut done = Recovered { findings: listing.notes, ..Recovered::default() };
+    done.findings.extend(with.choose_witness(log, active.store, false)?);
     sync_dirs(log, false)?;
     for path in &listing.unfinished {
         log.disk.remove(path).map_err(|error| Error::io("remove", path, error))?;
@@ -173,7 +174,7 @@ pub(crate) fn repair(
     done.findings.extend(listing.notes);
     let mut lost = listing.refusals;
     if let Some(last) = listing.segments.last() {
-        with.choose_witness(log, last.store, dry_run)?;
+        done.findings.extend(with.choose_witness(log, last.store, dry_run)?);
     }
     let broken = !lost.is_empty();
     if !dry_run {

@@ -12,6 +12,7 @@ use std::io;
 
 use crate::disk::DiskFile;
 use crate::error::{Error, Result};
+use crate::finding::{Finding, FindingKind};
 use crate::store_id::StoreId;
 
 use super::directory::LogDir;
@@ -37,6 +38,21 @@ fn decode(bytes: &[u8]) -> Option<(StoreId, Witness)> {
 /// The witness, where it speaks of this store.
 pub(crate) fn of_store(found: Option<(StoreId, Witness)>, store: StoreId) -> Option<Witness> {
     found.filter(|(own, _)| *own == store).map(|(_, witness)| witness)
+}
+
+/// The finding for a file that speaks of another store than the log's.
+pub(crate) fn foreign(
+    found: Option<(StoreId, Witness)>,
+    store: StoreId,
+    path: std::path::PathBuf,
+) -> Option<Finding> {
+    let (own, witness) = found.filter(|(own, _)| *own != store)?;
+    let what = format!(
+        "it tells of event {} of the store {own}, and the log is that of {store}: was this log put here from \
+         elsewhere?",
+        witness.seq
+    );
+    Some(Finding::new(FindingKind::UnknownFile, what).file(path))
 }
 
 /// Reads the file. One that is not there or is damaged says nothing; one that cannot be read is an

@@ -48,6 +48,7 @@ impl LogView {
         let Some(active) = listing.segments.last().copied() else {
             return Ok(None);
         };
+        findings.extend(tail::foreign(tail, active.store, log.tail_path()));
         let witness = newest(witness, tail::of_store(tail, active.store));
         let mut view = Self {
             store: active.store,

@@ -20,6 +20,8 @@ mod promise_tests;
 mod reader;
 mod report;
 mod verify;
+#[cfg(test)]
+mod view_tests;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,244 @@
+//! What verify and replay say of a changed database: exact counts, exact findings.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::disk::RealDisk;
+use crate::finding::{Finding, FindingKind};
+use crate::log::directory::LogDir;
+use crate::log::frame::{self, Draft, Gap, Seed, decode_header};
+use crate::log::view::LogView;
+use crate::replay::{self, ReplayReport};
+use crate::store_id::StoreId;
+use crate::sync::{Company, Level, SyncEvent};
+
+use super::{Options, Reader, Store, VerifySummary};
+
+/// More than two steps of a replay, and not a multiple of one.
+const COUNT: u64 = 1200;
+
+fn event(number: u64) -> SyncEvent {
+    SyncEvent::new(Company::new("g", "a", "n"), Level::Info, format!("event {number}"))
+}
+
+fn filled(dir: &Path, count: u64) {
+    let store = Store::open(dir, Options::default()).unwrap();
+    store.append_all((1..=count).map(event)).unwrap();
+    assert!(store.wait_projected(Duration::from_secs(30)));
+    store.close().unwrap();
+}
+
+fn edit(dir: &Path, sql: &str) {
+    let db = crate::projection::open_existing(&dir.join("synclog.db"), Duration::ZERO).unwrap();
+    db.execute_batch(sql).unwrap();
+}
+
+fn verify(dir: &Path, log_only: bool) -> (VerifySummary, Vec<Finding>) {
+    let mut findings = Vec::new();
+    let summary = Reader::<SyncEvent>::verify(dir, log_only, |finding| findings.push(finding)).unwrap();
+    (summary, findings)
+}
+
+/// Kind, first and last seq, column.
+type Told<'a> = (FindingKind, Option<u64>, Option<u64>, Option<&'a str>);
+
+fn told(findings: &[Finding]) -> Vec<Told<'_>> {
+    findings.iter().map(|f| (f.kind, f.seq, f.last_seq, f.column.as_deref())).collect()
+}
+
+fn replay(dir: &Path, rebuild: bool) -> ReplayReport {
+    Store::<SyncEvent>::replay(dir, Options::default(), rebuild).unwrap().0
+}
+
+fn summary(rows: u64, differences: u64, applied_seq: u64) -> VerifySummary {
+    let (events, last_seq) = (COUNT, COUNT);
+    VerifySummary { events, rows, log_damaged: 0, differences, lag: 0, last_seq, applied_seq }
+}
+
+#[test]
+fn every_difference_is_told_once_and_mended_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    filled(dir, COUNT);
+    assert_eq!(verify(dir, false), (summary(COUNT, 0, COUNT), Vec::new()));
+    assert_eq!(verify(dir, true), (summary(0, 0, 0), Vec::new()));
+    assert!(summary(COUNT, 0, COUNT).is_sound());
+    assert!(replay(dir, false).changed_nothing());
+
+    edit(
+        dir,
+        "DELETE FROM sync_logs WHERE id IN (1, 512, 513);
+         UPDATE sync_logs SET log_message = 'other' WHERE id = 700;
+         UPDATE sync_logs SET company_name = 'x', log_level = 'DEBUG' WHERE id = 1024;
+         CREATE TEMP TABLE strange AS SELECT * FROM sync_logs WHERE id = 2;
+         UPDATE strange SET id = 0; INSERT INTO sync_logs SELECT * FROM strange;
+         UPDATE strange SET id = -7; INSERT INTO sync_logs SELECT * FROM strange;
+         UPDATE strange SET id = 1201; INSERT INTO sync_logs SELECT * FROM strange;
+         UPDATE strange SET id = 5000; INSERT INTO sync_logs SELECT * FROM strange;",
+    );
+    let (found, findings) = verify(dir, false);
+    assert_eq!(found, summary(COUNT, 3 + 3 + 4, COUNT));
+    assert!(!found.is_sound());
+    let (missing, differs) = (FindingKind::RowMissing, FindingKind::RowDiffers);
+    let unknown = FindingKind::RowUnknown;
+    let expected = [
+        (unknown, None, None, None),
+        (unknown, None, None, None),
+        (missing, Some(1), None, None),
+        (missing, Some(512), None, None),
+        (missing, Some(513), None, None),
+        (differs, Some(700), None, Some("log_message")),
+        (differs, Some(1024), None, Some("company_name")),
+        (differs, Some(1024), None, Some("log_level")),
+        (unknown, Some(1201), None, None),
+        (unknown, Some(5000), None, None),
+    ];
+    assert_eq!(told(&findings), expected);
+    let report = replay(dir, false);
+    let counts = (report.restored, report.replaced, report.set_aside, report.already_present);
+    assert_eq!(counts, (3, 2, 4, COUNT - 5));
+    assert_eq!((report.unhealable, report.rebuilt), (0, false));
+    assert!(!report.changed_nothing());
+    assert_eq!(verify(dir, false), (summary(COUNT, 0, COUNT), Vec::new()));
+    let report = replay(dir, false);
+    assert!(report.changed_nothing() && report.already_present == COUNT, "{report:?}");
+    let report = replay(dir, true);
+    assert_eq!((report.restored, report.rebuilt, report.set_aside), (COUNT, true, 0));
+    assert_eq!(verify(dir, false), (summary(COUNT, 0, COUNT), Vec::new()));
+}
+
+/// A rebuild carries over what no event explains, and counts it.
+#[test]
+fn a_rebuild_sets_strange_rows_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    filled(dir, 3);
+    edit(
+        dir,
+        "CREATE TEMP TABLE strange AS SELECT * FROM sync_logs WHERE id = 2;
+         UPDATE strange SET id = 7; INSERT INTO sync_logs SELECT * FROM strange;
+         DROP INDEX sync_logs_run;",
+    );
+    let report = replay(dir, false);
+    assert_eq!((report.restored, report.set_aside, report.rebuilt), (3, 1, true));
+}
+
+/// Why a database cannot be compared, and that the log is looked at all the same.
+#[test]
+fn what_is_wrong_with_a_database_has_its_name() {
+    let kinds = |change: &dyn Fn(&Path)| {
+        let dir = tempfile::tempdir().unwrap();
+        filled(dir.path(), 3);
+        change(dir.path());
+        let (summary, findings) = verify(dir.path(), false);
+        assert_eq!((summary.events, summary.differences), (3, findings.len() as u64));
+        assert!(Store::<SyncEvent>::open(dir.path(), Options::default()).unwrap().close().is_ok());
+        assert_eq!(verify(dir.path(), false).1, Vec::new());
+        findings.iter().map(|finding| (finding.kind, finding.seq, finding.last_seq)).collect::<Vec<_>>()
+    };
+    let alone = |kind| vec![(kind, None, None)];
+    let schema = alone(FindingKind::SchemaDiffers);
+    assert_eq!(kinds(&|dir| edit(dir, "ALTER TABLE sync_logs ADD COLUMN more")), schema);
+    assert_eq!(kinds(&|dir| edit(dir, "DROP INDEX sync_logs_time")), schema);
+    let garbage = |dir: &Path| crate::disk::replace_small(&dir.join("synclog.db"), &[7; 9000]).unwrap();
+    assert_eq!(kinds(&garbage), alone(FindingKind::DatabaseDamaged));
+    let missing = |dir: &Path| crate::disk::remove_if_there(&dir.join("synclog.db")).unwrap();
+    assert_eq!(kinds(&missing), alone(FindingKind::DatabaseMissing));
+    let foreign = |dir: &Path| {
+        let other = tempfile::tempdir().unwrap();
+        filled(other.path(), 2);
+        let bytes = crate::disk::read_small(&other.path().join("synclog.db"), 1 << 24).unwrap();
+        crate::disk::replace_small(&dir.join("synclog.db"), &bytes).unwrap();
+    };
+    assert_eq!(kinds(&foreign), alone(FindingKind::DatabaseForeign));
+    let meta =
+        |name: &str, value: i64| format!("UPDATE synclog_meta SET value = {value} WHERE name = '{name}'");
+    let differs = FindingKind::AppliedDiffers;
+    assert_eq!(kinds(&|dir| edit(dir, &meta("applied_sum", 7))), [(differs, Some(3), None)]);
+    assert_eq!(kinds(&|dir| edit(dir, &meta("applied_seq", 9))), alone(differs));
+    let behind = |dir: &Path| {
+        let sum = "(SELECT value FROM synclog_meta WHERE name = 'applied_sum')";
+        edit(dir, &format!("DELETE FROM sync_logs WHERE id > 1; {}", meta("applied_seq", 1)));
+        edit(dir, &format!("UPDATE synclog_meta SET value = {sum} WHERE name = 'nothing'"));
+    };
+    // The checksum kept there is that of event 3 still.
+    assert_eq!(kinds(&behind), [(differs, Some(1), None), (FindingKind::RowMissing, Some(2), Some(3))]);
+}
+
+/// Beside a writer, rows that are still to come are no difference.
+#[test]
+fn rows_still_to_come_are_lag() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    filled(dir, 3);
+    let options = Options::default().projection_wait(Duration::from_millis(1));
+    let store = Store::open(dir, options).unwrap();
+    let holder = crate::projection::open_existing(&dir.join("synclog.db"), Duration::ZERO).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for number in 4..=5 {
+        assert!(!store.append(event(number)).unwrap().projected);
+    }
+    // A reader is shown what is proved: the mark of the idle log proves the last event.
+    let (mut found, mut findings) = verify(dir, false);
+    while found.last_seq < 5 {
+        std::thread::sleep(Duration::from_millis(5));
+        (found, findings) = verify(dir, false);
+    }
+    assert_eq!((found.lag, found.differences, found.rows, found.applied_seq), (2, 0, 3, 3));
+    assert_eq!(told(&findings), [(FindingKind::Lag, Some(4), Some(5), None)]);
+    assert!(found.is_sound());
+    holder.execute_batch("ROLLBACK").unwrap();
+    assert!(store.wait_projected(Duration::from_secs(30)));
+    store.close().unwrap();
+    assert_eq!(verify(dir, false).1, Vec::new());
+}
+
+/// A stretch of the log is at most so many rows, or so many bytes.
+#[test]
+fn memory_is_one_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), Options::default()).unwrap();
+    store.append_all((1..=700).map(event)).unwrap();
+    for number in 1..=9 {
+        store.append(event(number).with_details("d".repeat(300 * 1024))).unwrap();
+    }
+    store.close().unwrap();
+    let view = LogView::open(LogDir::new(Arc::new(RealDisk), dir.path()), None, false).unwrap().unwrap();
+    let (mut cursor, _) = view.cursor(1, false).unwrap();
+    let mut sizes = Vec::new();
+    while let Some(stretch) = replay::gather::<SyncEvent>(&mut cursor).unwrap() {
+        assert_eq!(stretch.step.rows.len() as u64, stretch.events);
+        sizes.push(stretch.events);
+    }
+    assert_eq!(sizes, [512, 188 + 4, 4, 1]);
+}
+
+#[test]
+fn a_report_that_changed_anything_says_so() {
+    assert!(ReplayReport { already_present: 9, ..ReplayReport::default() }.changed_nothing());
+    let changed = [
+        ReplayReport { restored: 1, ..ReplayReport::default() },
+        ReplayReport { replaced: 1, ..ReplayReport::default() },
+        ReplayReport { set_aside: 1, ..ReplayReport::default() },
+        ReplayReport { unhealable: 1, ..ReplayReport::default() },
+        ReplayReport { restored: 1, replaced: 1, set_aside: 1, unhealable: 1, ..ReplayReport::default() },
+        ReplayReport { rebuilt: true, ..ReplayReport::default() },
+    ];
+    assert!(changed.iter().all(|report| !report.changed_nothing()));
+}
+
+#[test]
+fn a_gap_is_told_with_its_events_and_its_time() {
+    let seed = Seed::new(StoreId([7; 16]), 1);
+    let gap = Gap { events: 4, accepted_at: 1_700_000_000, goes_on: 9 };
+    let mut raw = Vec::new();
+    frame::encode(&seed, 8192, &Draft::gap(11, gap, 8192, 1, &[]), &mut raw);
+    let header = decode_header(&seed, 8192, &raw, 8192, 1 << 20).unwrap();
+    let finding = replay::gap_finding(&header);
+    assert_eq!(
+        (finding.kind, finding.seq, finding.last_seq),
+        (FindingKind::AcceptedLoss, Some(11), Some(14))
+    );
+    assert!(finding.detail.contains("2023-11-14 22:13:20"), "{}", finding.detail);
+}
