@@ -35,6 +35,7 @@ pub fn append(args: &Args, table: &Table, dir: &Path) -> Result<Row> {
             eprintln!("  bulk, round {} of {}: {}", round + 1, args.rounds, kind.title());
             let dir = tempfile::Builder::new().prefix("bulk").tempdir_in(dir)?;
             let contestant = kind.open(&dir.path().join(kind.id()), &setup)?;
+            rounds::rest()?;
             let taken = rounds::load(contestant.as_ref(), 0..args.events, CHUNK)
                 .map_err(|error| format!("{}: {error}", kind.title()))?;
             rates[place].push(args.events as f64 / taken.as_secs_f64());
@@ -59,6 +60,7 @@ pub fn rebuild(args: &Args, table: &Table, fixture: &Fixture) -> Result<Row> {
     for round in 0..args.rounds {
         eprintln!("  rebuild, round {} of {}", round + 1, args.rounds);
         for place in rounds::order(round, 2) {
+            rounds::rest()?;
             if place == 0 {
                 let start = Instant::now();
                 let (report, _) = Store::<SyncEvent>::replay(&fixture.store, Options::default(), true)?;

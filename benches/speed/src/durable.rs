@@ -77,6 +77,7 @@ fn contest(
     for round in 0..args.rounds {
         eprintln!("  {workers} threads, batches of {batch}: round {} of {}", round + 1, args.rounds);
         for place in rounds::order(round, open.len()) {
+            rounds::rest()?;
             let sample = rounds::appends(open[place].1.as_ref(), plan, &next)
                 .map_err(|error| format!("{}: {error}", open[place].0.title()))?;
             results.0[place].1.push(sample);

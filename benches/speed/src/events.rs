@@ -26,7 +26,7 @@ pub fn event(number: u64) -> SyncEvent {
     };
     let message = format!("{} vouchers inserted into the ledger, source {mix:016x}", mix % 900 + 100);
     let details = format!(
-        "period 2026-{:02}, batch {:02} of 50 done, {:02} unchanged, {number:08} in all",
+        "period 2026-{:02}, batch {:02} of 50 done, {:02} left unchanged, {number:07} in total",
         mix % 12 + 1,
         number % 50 + 1,
         mix % 70,

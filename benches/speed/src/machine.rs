@@ -26,9 +26,10 @@ fn file_system(dir: &Path) -> String {
     let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     let above = fields.filter(|fields| fields.len() > 3 && dir.starts_with(fields[1]));
     // Of two mounts at the same place, the later one is seen.
-    above
-        .max_by_key(|fields| fields[1].len())
-        .map_or("unknown".into(), |fields| format!("{} on {} ({})", fields[2], fields[0], fields[3]))
+    above.max_by_key(|fields| fields[1].len()).map_or("unknown".into(), |fields| {
+        let memory = if fields[2] == "tmpfs" { "; in memory, so syncs cost nothing: use --dir" } else { "" };
+        format!("{} on {} ({}){memory}", fields[2], fields[0], fields[3])
+    })
 }
 
 fn first_line(command: &mut Command) -> Option<String> {

@@ -38,6 +38,7 @@ pub fn run(args: &Args, fixture: &Fixture) -> Result<Row> {
     let (mut own, mut other) = (Vec::new(), Vec::new());
     for round in 0..args.rounds {
         for place in rounds::order(round, 2) {
+            rounds::rest()?;
             if place == 0 {
                 own.push(open_and_close(&fixture.store)?.as_secs_f64() * 1000.0);
             } else {

@@ -35,6 +35,14 @@ pub fn order(round: usize, contestants: usize) -> impl Iterator<Item = usize> {
     (0..contestants).map(move |place| (round + place) % contestants)
 }
 
+/// Waits until the disk has rest: what one contestant left unsynced is not to be written in the time of the
+/// next one, and what it does behind its appends has a moment to end.
+pub fn rest() -> Result<()> {
+    std::process::Command::new("sync").status()?;
+    std::thread::sleep(Duration::from_millis(50));
+    Ok(())
+}
+
 /// Appends for as long as the plan says.
 pub fn appends(contestant: &dyn Contestant, plan: Plan, next: &AtomicU64) -> Result<Sample> {
     let (taken, mut latencies) =

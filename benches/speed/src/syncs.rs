@@ -28,7 +28,6 @@ pub fn child(id: &str, dir: &Path, appends: u64) -> Result<()> {
 /// Counts the syncs of a child.
 fn count(kind: Kind, dir: &Path, appends: u64) -> Result<u64> {
     let dir = tempfile::Builder::new().prefix("syncs").tempdir_in(dir)?;
-    std::fs::create_dir(dir.path().join("table"))?;
     let counts = dir.path().join("counts");
     let status = Command::new("strace")
         .args([

@@ -26,7 +26,7 @@ pub struct Table {
 impl Table {
     /// Takes the SQL from a new store, and makes sure that a plain database gets the same rows.
     pub fn from_synclog(dir: &Path) -> Result<Self> {
-        let store = Store::<SyncEvent>::open(dir.join("store"), Options::default())?;
+        let store = Store::<SyncEvent>::open(dir, Options::default())?;
         store.append_all((0..COMPARED).map(events::event))?;
         if !store.wait_projected(LONG) {
             return Err("the rows did not follow".into());
@@ -54,7 +54,7 @@ impl Table {
             insert: format!("INSERT INTO {name} ({columns}) VALUES ({marks})"),
             select: format!("SELECT {columns} FROM {name} ORDER BY id"),
         };
-        let ours = Connection::open(dir.join("plain.db"))?;
+        let ours = Connection::open_in_memory()?;
         table.create(&ours)?;
         table.create_indexes(&ours)?;
         let mut insert = ours.prepare(&table.insert)?;
