@@ -49,10 +49,18 @@ fn map(path: &Path) -> Result<Mmap> {
     Ok(unsafe { Mmap::map(&File::open(path)?) }?)
 }
 
-/// One checksum for each frame, over all of its bytes. Returns how many frames there are, and a sum of all
-/// checksums so that none of them can be left out.
-fn checksums(store: &Path) -> Result<(u64, u64)> {
-    let (mut frames, mut sum) = (0, 0_u64);
+/// What the frames of a store come to.
+#[derive(Default)]
+pub struct Frames {
+    pub count: u64,
+    pub bytes: u64,
+    /// The sum of all checksums, so that none of them can be left out.
+    sum: u64,
+}
+
+/// Walks over the frames of a store, with one checksum for each, over all of its bytes.
+pub fn frames(store: &Path) -> Result<Frames> {
+    let mut frames = Frames::default();
     for path in segments(store)? {
         let map = map(&path)?;
         let mut rest = map.get(FIRST_FRAME..).unwrap_or_default();
@@ -61,12 +69,13 @@ fn checksums(store: &Path) -> Result<(u64, u64)> {
             let length = from.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes)) as usize;
             let frame_bytes = HEADER_BYTES + (length + 1).next_multiple_of(8);
             let Some((frame, after)) = rest.split_at_checked(frame_bytes) else { break };
-            sum = sum.wrapping_add(u64::from(crc32fast::hash(frame)));
-            frames += 1;
+            frames.sum = frames.sum.wrapping_add(u64::from(crc32fast::hash(frame)));
+            frames.count += 1;
+            frames.bytes += frame_bytes as u64;
             rest = after;
         }
     }
-    Ok((frames, sum))
+    Ok(frames)
 }
 
 /// Reads every row of a plain database and compares every column. The rows to compare with are made while the
@@ -105,10 +114,10 @@ pub fn log(args: &Args, fixture: &Fixture) -> Result<Row> {
                 own.push(fixture.events as f64 / taken.as_secs_f64());
             } else {
                 let start = Instant::now();
-                let (frames, sum) = std::hint::black_box(checksums(&fixture.store)?);
+                let frames = std::hint::black_box(frames(&fixture.store)?);
                 other.push(fixture.events as f64 / start.elapsed().as_secs_f64());
-                if frames < fixture.events || sum == 0 {
-                    return Err(format!("only {frames} frames were found").into());
+                if frames.count < fixture.events || frames.sum == 0 {
+                    return Err(format!("only {} frames were found", frames.count).into());
                 }
             }
         }

@@ -44,6 +44,7 @@ pub fn run(fixture: &Fixture, dir: &Path) -> Result<Row> {
     for path in check::segments(&fixture.store)? {
         log.add(&path)?;
     }
+    let frames = check::frames(&fixture.store)?;
     let mut all = Space::default();
     all.add(&fixture.store)?;
     let dir = tempfile::Builder::new().prefix("small").tempdir_in(dir)?;
@@ -54,6 +55,7 @@ pub fn run(fixture: &Fixture, dir: &Path) -> Result<Row> {
     let mut row = Row::new("S12", format!("space, {} events and 10 events", fixture.events));
     let figures = [
         ("payloads", payload),
+        ("log, frames", frames.bytes),
         ("log, lengths", log.lengths),
         ("log, blocks", log.blocks),
         ("whole store, blocks", all.blocks),
@@ -64,6 +66,7 @@ pub fn run(fixture: &Fixture, dir: &Path) -> Result<Row> {
         row.figures.push(Figure::new(name, "MiB", vec![bytes as f64 / MIB]));
     }
     let payload = [payload as f64];
+    row.ratio("log frames / payloads", &[frames.bytes as f64], &payload, Goal::None);
     row.ratio("log lengths / payloads", &[log.lengths as f64], &payload, Goal::AtMost(1.3));
     row.ratio("log blocks / payloads", &[log.blocks as f64], &payload, Goal::AtMost(1.3));
     row.ratio("store of 10 events, lengths / 1 MiB", &[small.lengths as f64], &[MIB], Goal::AtMost(1.0));
