@@ -22,6 +22,9 @@ speed: synclog beside what one would use instead, and beside what the disk can d
   --markdown       print Markdown
 ";
 
+/// The rows that `--only` takes.
+const ROWS: [&str; 13] = ["S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9", "S10", "S11", "S12", "S13"];
+
 /// What a huge run counts.
 pub const HUGE: u64 = 10_000_000;
 
@@ -87,6 +90,9 @@ impl Args {
                 "--quick" => {}
                 _ => return Err(format!("unknown argument {arg}; try --help").into()),
             }
+        }
+        if let Some(unknown) = found.only.iter().find(|only| !ROWS.contains(&only.as_str())) {
+            return Err(format!("there is no row {unknown}").into());
         }
         if found.rounds == 0 || found.events == 0 || found.seconds <= 0.0 {
             return Err("rounds, events and seconds must be more than 0".into());
