@@ -93,21 +93,23 @@ fn split<'p>(header: &Header, payload: &'p [u8]) -> Option<(Option<String>, &'p 
     Some((Some(std::str::from_utf8(key).ok()?.to_owned()), own))
 }
 
-/// The event in a frame whose checksums fit.
-pub(crate) fn decode<E: Event>(header: &Header, payload: &[u8]) -> Decoded<E> {
+/// Why this program cannot know what a frame holds, by its header alone; `None` where it may.
+pub(crate) fn unknown<E: Event>(header: &Header) -> Option<String> {
     if header.event_kind != E::KIND {
-        return Decoded::Unknown(format!(
+        return Some(format!(
             "its kind is {}, this store's events are of kind {}",
             header.event_kind,
             E::KIND
         ));
     }
-    if header.version > E::VERSION {
-        return Decoded::Unknown(format!(
-            "its version is {}, this program knows up to {}",
-            header.version,
-            E::VERSION
-        ));
+    (header.version > E::VERSION)
+        .then(|| format!("its version is {}, this program knows up to {}", header.version, E::VERSION))
+}
+
+/// The event in a frame whose checksums fit.
+pub(crate) fn decode<E: Event>(header: &Header, payload: &[u8]) -> Decoded<E> {
+    if let Some(reason) = unknown::<E>(header) {
+        return Decoded::Unknown(reason);
     }
     let Some((key, own)) = split(header, payload) else {
         return Decoded::Unknown("its salt or idempotency key cannot be read".into());

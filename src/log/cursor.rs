@@ -127,6 +127,11 @@ impl Cursor {
         self.map_if_sealed();
     }
 
+    /// Reads no further than this, which is the start of a later segment.
+    pub(super) fn stop_at(&mut self, start: Horizon) {
+        self.horizon = start;
+    }
+
     /// Where reading stands, if that is in this segment.
     pub(super) fn chain_in(&self, segment: u64) -> Option<Chain> {
         (self.segment == segment && self.reader.is_some()).then_some(self.chain)

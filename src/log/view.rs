@@ -145,4 +145,27 @@ impl LogView {
     pub(crate) fn cursor(&self, from: u64, map: bool) -> Result<(Cursor, Vec<Finding>)> {
         Cursor::new(self.log.clone(), from, self.horizon, map)
     }
+
+    /// Cursors over the whole log, at most `most` of them, each over a run of segments of about the same
+    /// size; and what is missing before the first one.
+    pub(crate) fn cursors(&self, most: usize) -> Result<(Vec<Cursor>, Vec<Finding>)> {
+        let (first, missing) = self.cursor(self.first_seq(), false)?;
+        let mut runs = vec![first];
+        let inside: Vec<_> =
+            self.segments.iter().filter(|header| header.number <= self.horizon.segment).collect();
+        let total: u64 = inside.iter().map(|header| header.size).sum();
+        let mut before = 0;
+        for header in inside {
+            if before * most as u64 >= total * runs.len() as u64 && before > 0 {
+                // The run before ends where this one starts.
+                let start = Horizon { segment: header.number, offset: FIRST_FRAME, seq: header.first_seq };
+                if let Some(last) = runs.last_mut() {
+                    last.stop_at(start);
+                }
+                runs.push(Cursor::at_segment(self.log.clone(), *header, self.horizon)?);
+            }
+            before += header.size;
+        }
+        Ok((runs, missing))
+    }
 }

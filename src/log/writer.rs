@@ -24,7 +24,7 @@ pub(crate) struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { first_segment: 256 * 1024, max_segment: 64 * 1024 * 1024 }
+        Self { first_segment: 256 * 1024, max_segment: 16 * 1024 * 1024 }
     }
 }
 

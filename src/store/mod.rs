@@ -19,6 +19,7 @@ mod project;
 mod promise_tests;
 mod reader;
 mod report;
+mod scan;
 mod verify;
 #[cfg(test)]
 mod view_tests;

@@ -11,6 +11,7 @@ use crate::projection::{Applied, Connection, Trouble, compare};
 use crate::replay::{self, Stop};
 
 use super::reader::Reader;
+use super::scan::scan;
 
 /// What verify saw.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -35,13 +36,13 @@ pub struct VerifySummary {
 /// How often rows are looked at again because writers come and go.
 const ATTEMPTS: usize = 10;
 
-struct Check<'a> {
-    summary: VerifySummary,
+pub(super) struct Check<'a> {
+    pub(super) summary: VerifySummary,
     tell: &'a mut dyn FnMut(Finding),
 }
 
 impl Check<'_> {
-    fn tell(&mut self, finding: Finding) {
+    pub(super) fn tell(&mut self, finding: Finding) {
         match finding.kind.severity() {
             Severity::LogDamaged => self.summary.log_damaged += 1,
             Severity::ProjectionDiffers => self.summary.differences += 1,
@@ -148,10 +149,10 @@ impl<E: Event> Reader<E> {
     }
 
     fn compare(&self, rows: Option<&(Connection, Applied)>, check: &mut Check<'_>) -> Result<()> {
-        let applied = rows.map_or_else(Applied::default, |(_, applied)| *applied);
+        let Some((db, applied)) = rows else { return scan::<E>(self.view(), check) };
+        let applied = *applied;
         check.summary.applied_seq = applied.seq;
-        let done = walk::<E>(self.view(), self.schema(), rows.map(|(db, _)| db), applied, check);
-        match done {
+        match walk::<E>(self.view(), self.schema(), db, applied, check) {
             Ok(()) => {}
             Err(Stop::Log(error)) => return Err(error),
             Err(Stop::View(Trouble::Unusable(reason))) => {
@@ -159,9 +160,6 @@ impl<E: Event> Reader<E> {
                 check.tell(Finding::new(FindingKind::DatabaseDamaged, what).file(self.database()));
             }
             Err(Stop::View(trouble)) => return Err(trouble.into_error(&self.database())),
-        }
-        if rows.is_none() {
-            return Ok(());
         }
         let last = self.last_seq();
         let beyond = |finding: &Finding| finding.kind == FindingKind::AppliedBeyondLog;
@@ -185,35 +183,29 @@ impl<E: Event> Reader<E> {
 fn walk<E: Event>(
     view: &LogView,
     schema: &crate::projection::schema::Schema,
-    db: Option<&Connection>,
+    db: &Connection,
     applied: Applied,
     check: &mut Check<'_>,
 ) -> Result<(), Stop> {
-    let (mut cursor, missing) = view.cursor(view.first_seq(), false)?;
+    let (cursor, missing) = view.cursor(view.first_seq(), false)?;
     missing.into_iter().for_each(|finding| check.tell(finding));
     let mut erasures = Erasures::default();
     let mut floor = view.first_seq() as i64;
-    if let Some(db) = db {
-        compare::each_id(db, schema, i64::MIN, floor - 1, |ids| {
-            ids.into_iter().for_each(|id| tell_unknown(check, id));
-        })?;
-    }
-    while let Some(mut stretch) = replay::gather::<E>(&mut cursor)? {
-        cursor.take_stray().into_iter().for_each(|finding| check.tell(finding));
+    compare::each_id(db, schema, i64::MIN, floor - 1, |ids| {
+        ids.into_iter().for_each(|id| tell_unknown(check, id));
+    })?;
+    replay::read_ahead::<E>(cursor, |mut stretch| {
         check.summary.events += stretch.events;
-        for finding in std::mem::take(&mut stretch.findings) {
-            check.tell(finding);
-        }
+        let found = std::mem::take(&mut stretch.stray).into_iter();
+        found.chain(std::mem::take(&mut stretch.findings)).for_each(|finding| check.tell(finding));
         stretch.note_erasures(&mut erasures, view);
-        let Some(db) = db else { continue };
         if let Some(row) = stretch.step.rows.iter().find(|row| row.seq == applied.seq)
             && row.frame[40..44] != applied.sum.to_le_bytes()
         {
             let what = "the checksum kept beside the applied seq is not that of its event";
             check.tell(Finding::new(FindingKind::AppliedDiffers, what).seq(applied.seq));
         }
-        let last = cursor.next_seq() as i64 - 1;
-        let ceiling = last.min(applied.seq as i64);
+        let ceiling = (stretch.next_seq as i64 - 1).min(applied.seq as i64);
         stretch.step.rows.retain(|row| row.seq <= applied.seq);
         check.summary.rows += stretch.step.rows.len() as u64;
         let differences = replay::compare_stretch(db, schema, &stretch, floor, ceiling)?;
@@ -230,9 +222,9 @@ fn walk<E: Event>(
         for id in differences.unknown.into_iter().chain(differences.erased) {
             tell_unknown(check, id);
         }
-    }
+        Ok(())
+    })?;
     erasures.unexplained().into_iter().for_each(|finding| check.tell(finding));
-    let Some(db) = db else { return Ok(()) };
     floor = floor.max((applied.seq as i64).saturating_add(1));
     compare::each_id(db, schema, floor, i64::MAX, |ids| {
         ids.into_iter().for_each(|id| tell_unknown(check, id));

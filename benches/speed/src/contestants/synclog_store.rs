@@ -19,7 +19,7 @@ pub struct SynclogStore {
 
 /// Options of a store without rows.
 fn log_only() -> Options {
-    Options::default()
+    Options::default().projection(false)
 }
 
 impl SynclogStore {

@@ -1,0 +1,97 @@
+//! Every frame of the log and nothing else, on all cores: each thread takes a run of segments.
+
+use std::path::PathBuf;
+use std::sync::mpsc::{SyncSender, sync_channel};
+
+use crate::codec;
+use crate::erasures::Erasures;
+use crate::error::Result;
+use crate::event::Event;
+use crate::finding::{Finding, FindingKind};
+use crate::log::cursor::{Cursor, Entry};
+use crate::log::deletion::Deletion;
+use crate::log::view::LogView;
+use crate::replay::gap_finding;
+
+use super::verify::Check;
+
+/// More threads than this only wait for the memory.
+const MOST_THREADS: usize = 8;
+/// What one thread may be ahead of the one that tells.
+const AHEAD: usize = 256;
+
+/// What is met beside sound events.
+enum Met {
+    Finding(Finding),
+    Erased(u64, PathBuf, u64),
+    Deleted(Vec<(u64, u64)>),
+}
+
+/// Checks every frame and tells findings in the order of the log.
+pub(super) fn scan<E: Event>(view: &LogView, check: &mut Check<'_>) -> Result<()> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
+    let (cursors, missing) = view.cursors(threads)?;
+    missing.into_iter().for_each(|finding| check.tell(finding));
+    let mut erasures = Erasures::default();
+    std::thread::scope(|scope| {
+        let started: Vec<_> = cursors
+            .into_iter()
+            .map(|cursor| {
+                let (sender, met) = sync_channel(AHEAD);
+                (met, scope.spawn(move || scan_run::<E>(cursor, &sender)))
+            })
+            .collect();
+        for (met, thread) in started {
+            for met in met {
+                match met {
+                    Met::Finding(finding) => check.tell(finding),
+                    Met::Erased(seq, path, offset) => erasures.erased(seq, path, offset),
+                    Met::Deleted(ranges) => erasures.deleted(&ranges),
+                }
+            }
+            let events = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            check.summary.events += events?;
+        }
+        Ok(())
+    })?;
+    erasures.unexplained().into_iter().for_each(|finding| check.tell(finding));
+    Ok(())
+}
+
+/// The events of one run of segments.
+fn scan_run<E: Event>(mut cursor: Cursor, met: &SyncSender<Met>) -> Result<u64> {
+    let log = cursor.log().clone();
+    let mut events = 0;
+    // Whoever listens goes on to the end; where nobody does any more, an error came first.
+    let tell = |finding| drop(met.send(Met::Finding(finding)));
+    loop {
+        match cursor.next()? {
+            None => break,
+            Some(Entry::Event { header, .. }) => {
+                events += 1;
+                if let Some(reason) = codec::unknown::<E>(&header) {
+                    let what = format!("kept in the log and not projected: {reason}");
+                    tell(Finding::new(FindingKind::UnknownEvent, what).seq(header.seq));
+                }
+            }
+            Some(Entry::Deletion { payload }) => {
+                if let Some(record) = Deletion::decode(payload) {
+                    drop(met.send(Met::Deleted(record.ranges)));
+                }
+            }
+            Some(Entry::Erased { seq, segment, offset }) => {
+                events += 1;
+                drop(met.send(Met::Erased(seq, log.segment_path(segment), offset)));
+            }
+            Some(Entry::Gap { header, segment, offset }) => {
+                tell(gap_finding(&header).at(log.segment_path(segment), offset));
+            }
+            Some(Entry::Damage(finding)) => tell(finding),
+        }
+        for finding in cursor.take_stray() {
+            tell(finding);
+        }
+    }
+    cursor.take_stray().into_iter().for_each(tell);
+    Ok(events)
+}
