@@ -65,9 +65,9 @@ impl Sealed {
         patches.map(|patches| patches.into_iter().map(|patch| patch.seq).collect())
     }
 
-    fn witness(&self, seq: u64) -> Option<Witness> {
+    fn witness(&self, seq: u64) -> Witness {
         let raw = &self.rows[&seq].0;
-        Some(Witness { seq, sum: u32::from_le_bytes(raw[40..44].try_into().unwrap()) })
+        Witness { seq, sum: u32::from_le_bytes(raw[40..44].try_into().unwrap()) }
     }
 }
 
@@ -113,10 +113,13 @@ fn a_sound_header_behind_proves_what_it_names() {
 fn a_witness_proves_up_to_its_event_and_no_further() {
     let log = sealed(false);
     log.damage(&[1, 2, 3]);
-    assert_eq!(log.plan(1, [None, log.witness(3)], None, true), Some(vec![Some(2), Some(3)]));
-    assert_eq!(log.plan(1, [log.witness(2), log.witness(3)], None, true), Some(vec![Some(2), Some(3)]));
-    assert_eq!(log.plan(1, [log.witness(1), None], None, true), None, "it lies before");
-    let other = log.witness(3).map(|witness| Witness { sum: witness.sum ^ 1, ..witness });
+    assert_eq!(log.plan(1, [None, Some(log.witness(3))], None, true), Some(vec![Some(2), Some(3)]));
+    assert_eq!(
+        log.plan(1, [Some(log.witness(2)), Some(log.witness(3))], None, true),
+        Some(vec![Some(2), Some(3)])
+    );
+    assert_eq!(log.plan(1, [Some(log.witness(1)), None], None, true), None, "it lies before");
+    let other = Some(Witness { sum: log.witness(3).sum ^ 1, ..log.witness(3) });
     assert_eq!(log.plan(1, [other, None], None, true), None, "it tells of another history");
 }
 
@@ -145,7 +148,7 @@ fn the_body_of_a_gap_is_zeros() {
     let log = sealed(false);
     let path = log_on(&log.disk).segment_path(1);
     let (seed, at) = (frame::Seed::new(log.first.store, 1), log.places[3]);
-    let previous = log.witness(3).unwrap().sum;
+    let previous = log.witness(3).sum;
     let gap = frame::Gap { events: 1, accepted_at: 9, goes_on: log.later.previous };
     let mut made = Vec::new();
     frame::encode(&seed, at, &Draft::gap(4, gap, FIRST_FRAME, previous, &[0; 40]), &mut made);
