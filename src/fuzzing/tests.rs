@@ -105,3 +105,13 @@ fn find_a_reader_that_is_shown_an_event_whose_append_failed() {
     script(&[0x6f, 0xb9, 0xff, 0, 0, 3, 1, 0, 0x76, 0xc0, 0xac]);
     script(&[0x6f, 0xb9, 0xff, 0, 0, 3, 1, 0, 0x76, 0xc0, 0xac, 8, 0, 99, 99, 7]);
 }
+
+/// Two proofs that contradict each other, made by somebody who makes checksums fit: refused, and named.
+#[test]
+fn find_a_refusal_that_names_nothing() {
+    recovery(&[
+        37, 137, 197, 234, 32, 241, 2, 0, 0, 4, 0, 0, 0, 252, 255, 249, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        0, 0, 0, 0, 0, 144, 44, 102, 1, 26, 78, 120, 63, 100, 137, 174, 211, 9, 46, 83, 120, 157, 194, 231,
+        29, 106,
+    ]);
+}

@@ -161,3 +161,7 @@ fn heal_body(
     }
     Ok(None)
 }
+
+#[cfg(test)]
+#[path = "heal_tests.rs"]
+mod tests;
