@@ -321,14 +321,16 @@ impl Life {
         if !keep_tail {
             drop(copy.remove(&log_on(&copy).tail_path()));
         }
+        let more_than_one = rng.below(3);
         let mut zeroed = false;
-        for _ in 0..=rng.below(3) {
+        for _ in 0..=more_than_one {
             zeroed |= damage_one(&copy, rng);
         }
         let count = self.ledger.acknowledged.len();
         let newest = self.witness.map_or(0, |witness| witness.seq) as usize;
-        // Without a witness of the newest event, a zeroed tail cannot be told from a crash.
-        let may_be_silent = zeroed && !keep_tail && newest < count;
+        // Without a witness of the newest event, a zeroed tail cannot be told from a crash; nor can a frame
+        // with a sector of zeros, where it and the mark behind it are both damaged.
+        let may_be_silent = (zeroed || more_than_one > 0) && !keep_tail && newest < count;
         let silent_from = if may_be_silent { newest } else { count };
         let view = LogView::open(log_on(&copy), self.witness, false);
         let Some(view) = view.unwrap_or_else(|error| panic!("{error}")) else { panic!("the log is there") };

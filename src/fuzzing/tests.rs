@@ -115,3 +115,9 @@ fn find_a_refusal_that_names_nothing() {
         29, 106,
     ]);
 }
+
+/// A frame with a sector of zeros and the mark behind it, both damaged, and no witness: cannot be known.
+#[test]
+fn find_a_frame_of_zeros_and_its_mark_damaged_at_once() {
+    script(&[181, 144, 65, 190, 190, 190, 190, 1, 71, 10, 1, 1]);
+}
