@@ -130,8 +130,17 @@ impl Life {
         self.open();
         let Some(log) = &self.store else { return };
         let first = self.events.len() as u64 + 1;
-        let tickets = log.store().submit_keyed(events.clone());
-        let receipts = tickets.and_then(crate::Ticket::wait).unwrap_or_else(|error| panic!("P1: {error}"));
+        let mut patience = 500;
+        let receipts = loop {
+            let tickets = log.store().submit_keyed(events.clone());
+            match tickets.and_then(crate::Ticket::wait) {
+                Ok(receipts) => break receipts,
+                // Somebody has spoiled the database; it is mended in a moment, without being asked.
+                Err(Error::KeysUnavailable { .. }) if patience > 0 => patience -= 1,
+                Err(error) => panic!("P1: {error}"),
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        };
         let seqs: Vec<u64> = receipts.iter().map(|receipt| receipt.seq).collect();
         assert_eq!(seqs, (first..first + events.len() as u64).collect::<Vec<_>>(), "P4");
         for (mut event, key) in events {

@@ -15,7 +15,7 @@ use crate::log::cursor::{Cursor, Entry};
 use crate::log::directory::LogDir;
 use crate::log::writer::Position;
 use crate::projection::schema::Schema;
-use crate::projection::{self, Connection};
+use crate::projection::{self, Connection, Trouble};
 use crate::store_id::StoreId;
 
 /// Keys that may be remembered while the rows lag behind; beyond that keyed appends are refused.
@@ -36,6 +36,8 @@ pub(super) struct KeyIndex<E> {
     database: PathBuf,
     schema: Schema,
     has_rows: bool,
+    /// The database was not as it should be.
+    suspicion: bool,
     db: Option<Connection>,
     identity: Option<FileIdentity>,
     /// Every event after this seq that has a key is in `recent` or in a row.
@@ -49,6 +51,7 @@ impl<E: Event> KeyIndex<E> {
     pub(super) fn new(log: LogDir, store: StoreId, schema: Schema, last_seq: u64, has_rows: bool) -> Self {
         Self {
             has_rows,
+            suspicion: false,
             database: projection::database_path(&log.store_dir),
             log,
             store,
@@ -59,6 +62,11 @@ impl<E: Event> KeyIndex<E> {
             recent: HashMap::new(),
             order: VecDeque::new(),
         }
+    }
+
+    /// Whether a look at the database has found it not as it should be, since this was asked last.
+    pub(super) fn take_suspicion(&mut self) -> bool {
+        std::mem::take(&mut self.suspicion)
     }
 
     /// Remembers the key of an event that has just become durable.
@@ -131,9 +139,13 @@ impl<E: Event> KeyIndex<E> {
         let identity = crate::disk::identity(&self.database).ok().flatten();
         if self.db.is_none() || identity != self.identity {
             self.identity = identity;
-            let db = projection::open_for_reading(&self.database, Duration::from_millis(50))
-                .map_err(|trouble| unavailable(trouble.reason().to_owned()))?;
-            self.db = Some(db);
+            match projection::open_for_reading(&self.database, Duration::from_millis(50)) {
+                Ok(db) => self.db = Some(db),
+                Err(trouble) => {
+                    self.suspicion |= matches!(trouble, Trouble::Unusable(_));
+                    return Err(unavailable(trouble.reason().to_owned()));
+                }
+            }
         }
         let Some(db) = &self.db else { return Ok(None) };
         let found = projection::applied_seq_of(db, self.store)
@@ -142,12 +154,14 @@ impl<E: Event> KeyIndex<E> {
             Ok(found) => found,
             Err(trouble) => {
                 self.db = None;
+                self.suspicion |= matches!(trouble, Trouble::Unusable(_));
                 return Err(unavailable(trouble.reason().to_owned()));
             }
         };
         if reflects < applied.max(self.complete_from) {
             // An older copy was put in the database's place; the projector has yet to notice.
             self.db = None;
+            self.suspicion = true;
             return Err(unavailable(format!("the rows reflect events up to {reflects} only")));
         }
         let Some(row) = row else { return Ok(None) };

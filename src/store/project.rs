@@ -349,12 +349,15 @@ pub(super) fn run<E: Event>(shared: &Arc<Shared<E>>, close_wait: Duration) {
     let mut pause: Option<Duration> = rows.trouble().is_some().then_some(FIRST_PAUSE);
     let mut closing_since: Option<Instant> = None;
     loop {
-        let Turn { mut projector, durable, applied, closing } = rows.next(pause);
+        let Turn { mut projector, durable, applied, closing, suspect } = rows.next(pause);
         if closing {
             let since = *closing_since.get_or_insert_with(Instant::now);
             if applied + 1 >= durable.seq || since.elapsed() >= close_wait {
                 return;
             }
+        }
+        if suspect {
+            projector.open = None;
         }
         let result =
             projector.bring_up::<E>(durable, ATTEMPT, |seq, unhealed| rows.set_applied(seq, unhealed));

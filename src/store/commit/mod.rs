@@ -257,7 +257,12 @@ impl<E: Event> Core<E> {
         let answer = match self.keys.consult(&entry.keyed, rows.applied(), self.writer.position()) {
             Ok(Consulted::New) => return true,
             Ok(Consulted::Repeated(seqs)) => Ok(seqs),
-            Err(error) => Err(error),
+            Err(error) => {
+                if self.keys.take_suspicion() {
+                    rows.suspect();
+                }
+                Err(error)
+            }
         };
         let last = answer.as_ref().ok().and_then(|seqs| seqs.iter().max().copied());
         entry.slot.put(answer);

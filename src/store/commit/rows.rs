@@ -26,6 +26,8 @@ struct State<P> {
     /// Rows that differ even after they were healed.
     unhealed: BTreeSet<u64>,
     closing: bool,
+    /// Somebody found the database not as it should be.
+    suspect: bool,
     projector: Option<P>,
     /// Who waits for the row of which event, in order.
     waiting: VecDeque<(u64, Arc<Slot>)>,
@@ -59,6 +61,8 @@ pub(in crate::store) struct Turn<P> {
     pub(in crate::store) durable: Position,
     pub(in crate::store) applied: u64,
     pub(in crate::store) closing: bool,
+    /// The database must be opened and checked anew.
+    pub(in crate::store) suspect: bool,
 }
 
 impl<P> Rows<P> {
@@ -78,6 +82,7 @@ impl<P> Rows<P> {
             trouble,
             unhealed: BTreeSet::new(),
             closing: false,
+            suspect: false,
             projector,
             waiting: VecDeque::new(),
         };
@@ -182,14 +187,15 @@ impl<P> Rows<P> {
         loop {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let due = match left {
-                None => !state.caught_up(),
+                None => !state.caught_up() || state.suspect,
                 Some(left) => left.is_zero(),
             };
             if (due || state.closing)
                 && let Some(projector) = state.projector.take()
             {
                 let (durable, applied, closing) = (state.durable, state.applied, state.closing);
-                return Turn { projector, durable, applied, closing };
+                let suspect = std::mem::take(&mut state.suspect);
+                return Turn { projector, durable, applied, closing, suspect };
             }
             state = match left.filter(|left| !left.is_zero()) {
                 None => self.more.wait(state).unwrap_or_else(PoisonError::into_inner),
@@ -202,7 +208,7 @@ impl<P> Rows<P> {
     pub(in crate::store) fn give_back(&self, projector: P) {
         let mut state = lock(&self.state);
         state.projector = Some(projector);
-        let needed = !state.caught_up() || state.closing;
+        let needed = !state.caught_up() || state.closing || state.suspect;
         drop(state);
         if needed {
             self.more.notify_one();
@@ -227,6 +233,12 @@ impl<P> Rows<P> {
         drop(state);
         woken.into_iter().for_each(|(_, slot)| slot.settle(how));
         self.moved.notify_all();
+    }
+
+    /// The database is not as it should be: the thread is to check it, though no event is waiting.
+    pub(super) fn suspect(&self) {
+        lock(&self.state).suspect = true;
+        self.more.notify_one();
     }
 
     /// Why the rows do not follow.
