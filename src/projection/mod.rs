@@ -6,6 +6,7 @@
 //! decides what to do.
 
 mod apply;
+mod checkpoint;
 pub(crate) mod compare;
 pub(crate) mod query;
 pub(crate) mod rebuild;
@@ -24,6 +25,7 @@ use crate::event::Value;
 use crate::store_id::StoreId;
 
 pub(crate) use apply::{Changes, LOST, Step, apply_in};
+use checkpoint::Checkpoints;
 use row::{FoundRow, Row};
 use schema::{PROJECTION_VERSION, Schema};
 
@@ -93,6 +95,8 @@ pub(crate) struct Applied {
 pub(crate) struct Projection {
     path: PathBuf,
     schema: Schema,
+    /// Closed before both connections, like the next one before the last.
+    checkpoints: Checkpoints,
     /// Reads back. Closed before the other one: the last connection to close empties and removes the
     /// write-ahead log, and one that only reads cannot.
     read: Connection,
@@ -169,7 +173,8 @@ fn open_for_writing(path: &Path, wait: Duration) -> Result<Connection, Trouble> 
     if mode != "wal" && mode != "memory" {
         return Err(Trouble::Failed(format!("SQLite cannot use a write-ahead log here (it chose {mode})")));
     }
-    db.execute_batch("PRAGMA synchronous=NORMAL")?;
+    // Checkpoints are ours: see `checkpoint`.
+    db.execute_batch("PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint=0")?;
     Ok(db)
 }
 
@@ -272,7 +277,8 @@ impl Projection {
         let (_, applied) = check(&write, &schema, Some(store))?;
         let read = open_for_reading(path, wait)?;
         let identity = disk::identity(path).map_err(|error| Trouble::io(&error))?;
-        Ok(Self { path: path.into(), schema, write, read, identity, applied })
+        let checkpoints = Checkpoints::default();
+        Ok(Self { path: path.into(), schema, checkpoints, read, write, identity, applied })
     }
 
     /// A private projection in memory or in SQLite's own temporary files: for readers of a store
@@ -320,6 +326,7 @@ impl Projection {
         let tx = self.write.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let changes = apply_in(&tx, &self.schema, step, before)?;
         tx.commit()?;
+        self.checkpoints.committed(&self.write, &self.path, step.rows.len());
         if let Some(applied) = step.applied {
             self.applied = applied;
         }
