@@ -158,3 +158,14 @@ fn the_body_of_a_gap_is_zeros() {
     log.disk.put(&path, bytes);
     assert_eq!(log.plan(3, [None, None], None, false), Some(vec![None]), "and no event came back");
 }
+
+/// Where no mark has room none is ever built.
+#[test]
+fn no_mark_is_built_beyond_the_segments_end() {
+    let log = sealed(false);
+    for left in [0, 8, MARK_LEN - 8] {
+        let mut reader = log_on(&log.disk).reader(&log.first).unwrap();
+        let chain = Chain { offset: log.first.size - left, seq: 5, previous: 1, in_batch: false };
+        assert!(plan(&mut reader, chain, [None, None], None, &mut NoDonor).unwrap().is_none(), "{left}");
+    }
+}
