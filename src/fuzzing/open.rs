@@ -84,8 +84,9 @@ pub fn open(data: &[u8]) {
         }
     }
     let without_database = mode & 3 == 1;
-    // Without both witnesses the loss of the newest events cannot be known.
-    let no_witness = without_database && files[3] != template.files[3];
+    // With both witnesses gone or spoiled, the loss of the newest events cannot be known.
+    let spoiled = |file: usize| files[file] != template.files[file];
+    let no_witness = (without_database || spoiled(2)) && spoiled(3);
     if disk::make_dirs(&dir.path().join("log")).is_err() {
         return;
     }
