@@ -10,7 +10,10 @@ use crate::store_id::StoreId;
 
 use super::apply::{INSERT_SET_ASIDE, record_set_aside};
 use super::schema::Schema;
-use super::{Applied, Changes, Step, Trouble, apply_in, beside, initialize, open_connection};
+use super::{Applied, Changes, Step, Trouble, apply_in, beside, compare, initialize, open_connection};
+
+/// Ids of old rows that are looked up at a time.
+const IDS: usize = 4096;
 
 /// A database in the making.
 pub(crate) struct Rebuild {
@@ -30,6 +33,7 @@ impl Rebuild {
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
         let db = open_connection(&unfinished, flags, Duration::ZERO)?;
+        db.pragma_update(None, "page_size", super::PAGE_BYTES)?;
         // Nobody sees this file before it is whole and synced, so it needs no journal.
         db.execute_batch(
             "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA locking_mode=EXCLUSIVE; BEGIN",
@@ -52,28 +56,36 @@ impl Rebuild {
     pub(crate) fn keep_unexplained(&mut self, old: &Connection, reason: &str) -> Result<u64, Trouble> {
         self.keep_set_aside(old);
         let mut kept = 0;
-        let mut after = i64::MIN;
+        let mut from = i64::MIN;
         loop {
-            let Ok(rows) = super::compare::rows_between(old, &self.schema, after, i64::MAX, 512) else {
+            let Ok(ids) = compare::ids_between(old, &self.schema, from, i64::MAX, IDS) else {
                 return Ok(kept); // too damaged to read on, or of another shape
             };
-            let Some(last) = rows.last() else { return Ok(kept) };
-            let next = last.id.checked_add(1);
-            for row in &rows {
-                if !self.has_row(row.id)? {
-                    record_set_aside(&self.db, &self.schema, row, reason)?;
-                    kept += 1;
+            let (Some(first), Some(last)) = (ids.first().copied(), ids.last().copied()) else {
+                return Ok(kept);
+            };
+            let known = compare::ids_between(&self.db, &self.schema, first, last, i64::MAX as usize)?;
+            let mut known = known.into_iter().peekable();
+            for id in ids {
+                while known.next_if(|known| *known < id).is_some() {}
+                if known.peek() != Some(&id) {
+                    let Ok(kept_now) = self.keep_row(old, id, reason) else { return Ok(kept) };
+                    kept += kept_now;
                 }
             }
-            let Some(next) = next else { return Ok(kept) };
-            after = next;
+            let Some(next) = last.checked_add(1) else { return Ok(kept) };
+            from = next;
         }
     }
 
-    fn has_row(&self, id: i64) -> Result<bool, Trouble> {
-        let sql = format!("SELECT 1 FROM {} WHERE id = ?1", self.schema.table);
-        let there = self.db.prepare_cached(&sql)?.exists([id])?;
-        Ok(there || (id > 0 && super::compare::was_deleted(&self.db, id as u64)?))
+    /// Carries over one row of the old database, unless its event was deleted. How many that makes.
+    fn keep_row(&self, old: &Connection, id: i64, reason: &str) -> Result<u64, Trouble> {
+        if id > 0 && compare::was_deleted(&self.db, id as u64)? {
+            return Ok(0);
+        }
+        let rows = compare::rows_between(old, &self.schema, id, id, 1)?;
+        rows.iter().try_for_each(|row| record_set_aside(&self.db, &self.schema, row, reason))?;
+        Ok(rows.len() as u64)
     }
 
     fn keep_set_aside(&self, old: &Connection) {
