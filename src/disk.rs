@@ -15,6 +15,11 @@ pub(crate) trait DiskFile: Send + Sync {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes all of `buf` at `offset`.
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
+    /// Sends what was written to these bytes to the disk and does not wait for it: a hint, which makes the
+    /// sync that must follow shorter. An error is one of that sync.
+    fn start_sync(&self, _offset: u64, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
     /// Makes what was written to the file durable.
     fn sync(&self) -> io::Result<()>;
     /// The file's length in bytes.
@@ -72,6 +77,11 @@ impl DiskFile for fs::File {
             offset += written as u64;
         }
         Ok(())
+    }
+
+    #[cfg(target_os = "linux")]
+    fn start_sync(&self, offset: u64, len: u64) -> io::Result<()> {
+        crate::system::start_write_back(self, offset, len)
     }
 
     fn sync(&self) -> io::Result<()> {

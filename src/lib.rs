@@ -65,6 +65,7 @@ mod replay;
 mod store;
 mod store_id;
 mod sync;
+mod system;
 mod time;
 
 pub use codec::MAX_KEY_BYTES;

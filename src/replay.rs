@@ -1,7 +1,7 @@
 //! Log to projection: catching up, comparing, healing, rebuilding. One apply, different ranges.
 //!
 //! Only this module and the store see both sides. Memory is one step: at most [`STEP_ROWS`] rows or
-//! about [`STEP_BYTES`] of payload, whatever the log's size.
+//! about [`STEP_BYTES`] of payload, whatever the log's size, and [`BULK`] times that where rows are far behind.
 
 use std::path::Path;
 use std::time::Duration;
@@ -21,11 +21,14 @@ use crate::log::view::LogView;
 use crate::projection::rebuild::Rebuild;
 use crate::projection::row::Row;
 use crate::projection::schema::Schema;
-use crate::projection::{Applied, Connection, LOST, Projection, Step, Trouble, compare};
+use crate::projection::{Applied, Changes, Connection, LOST, Projection, Step, Trouble, compare};
 use crate::time::Timestamp;
 
 const STEP_ROWS: usize = 512;
 const STEP_BYTES: usize = 1024 * 1024;
+/// Where rows are far behind, one transaction holds as many: every index's pages are then written once for all
+/// of them.
+const BULK: usize = 8;
 
 /// The finding for a gap, without its place.
 pub(crate) fn gap_finding(header: &Header) -> Finding {
@@ -53,7 +56,7 @@ pub struct ReplayReport {
 }
 
 impl ReplayReport {
-    fn add(&mut self, changes: crate::projection::Changes) {
+    fn add(&mut self, changes: Changes) {
         self.restored += changes.restored;
         self.replaced += changes.replaced;
         self.set_aside += changes.set_aside;
@@ -123,10 +126,18 @@ impl Stretch {
 
 /// Reads the next stretch; `None` at the horizon.
 pub(crate) fn gather<E: Event>(cursor: &mut Cursor) -> Result<Option<Stretch>> {
+    gather_steps::<E>(cursor, 1)
+}
+
+/// The same, of as many steps.
+fn gather_steps<E: Event>(cursor: &mut Cursor, steps: usize) -> Result<Option<Stretch>> {
     let mut stretch = Stretch::default();
     let log = cursor.log().clone();
     let (mut bytes, mut entries) = (0, 0);
-    while stretch.step.rows.len() < STEP_ROWS && entries < 4 * STEP_ROWS && bytes < STEP_BYTES {
+    while stretch.step.rows.len() < steps * STEP_ROWS
+        && entries < 4 * steps * STEP_ROWS
+        && bytes < steps * STEP_BYTES
+    {
         let Some(entry) = cursor.next()? else { break };
         entries += 1;
         match entry {
@@ -217,14 +228,48 @@ pub(crate) fn catch_up<E: Event>(
     findings: &mut Vec<Finding>,
     mut applied: impl FnMut(u64, &[u64]),
 ) -> Result<(), Stop> {
-    while let Some(stretch) = gather::<E>(cursor)? {
-        let stretch = sound(stretch, dir)?;
-        report.add(projection.apply(&stretch.step)?);
-        let unhealed = verify_step(projection, &stretch.step.rows, report, findings)?;
-        findings.extend(stretch.findings);
-        if let Some(newest) = stretch.step.applied {
-            applied(newest.seq, &unhealed);
-        }
+    while let Some(prepared) = prepare::<E>(projection, cursor, dir)? {
+        finish(projection, prepared, report, findings, &mut applied)?;
+    }
+    Ok(())
+}
+
+/// A step that is in SQLite's transaction and not committed: its events may not be durable yet (P2).
+pub(crate) struct Prepared(Stretch, Changes);
+
+impl Prepared {
+    /// The seq behind its events.
+    pub(crate) fn next_seq(&self) -> u64 {
+        self.0.next_seq
+    }
+}
+
+/// Prepares the next step in a transaction; `None` at the cursor's horizon.
+pub(crate) fn prepare<E: Event>(
+    projection: &mut Projection,
+    cursor: &mut Cursor,
+    dir: &Path,
+) -> Result<Option<Prepared>, Stop> {
+    let Some(stretch) = gather_steps::<E>(cursor, BULK)? else { return Ok(None) };
+    let stretch = sound(stretch, dir)?;
+    let changes = projection.prepare(&stretch.step)?;
+    Ok(Some(Prepared(stretch, changes)))
+}
+
+/// Commits a step, whose events must be durable by now, reads it back, and heals once what differs.
+pub(crate) fn finish(
+    projection: &mut Projection,
+    Prepared(stretch, changes): Prepared,
+    report: &mut ReplayReport,
+    findings: &mut Vec<Finding>,
+    applied: &mut impl FnMut(u64, &[u64]),
+) -> Result<(), Stop> {
+    projection.commit(&stretch.step)?;
+    report.add(changes);
+    let unhealed = verify_step(projection, &stretch.step.rows, report, findings)?;
+    findings.extend(stretch.findings);
+    if let Some(newest) = stretch.step.applied {
+        applied(newest.seq, &unhealed);
     }
     Ok(())
 }

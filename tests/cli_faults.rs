@@ -19,7 +19,7 @@ use cli_support::trace::calls;
 use cli_support::{Bench, Rng, line, number_from_env, text};
 use serde_json::Value;
 
-const CALLS: &str = "openat,mkdir,pwrite64,write,fdatasync,fsync,rename,unlink,ftruncate";
+const CALLS: &str = "openat,mkdir,pwrite64,write,sync_file_range,fdatasync,fsync,rename,unlink,ftruncate";
 /// Faults of a plain run.
 const SAMPLE: usize = 90;
 const ERRORS: [(&str, &str); 4] = [
@@ -381,7 +381,7 @@ fn fail(scene: &Scene, point: &Point, (fault, words): (&str, &str)) -> bool {
             assert!(done, "P2: the view and what lies beside the log fail no append: {context}");
         }
         let final_close = acknowledged.len() == scene.messages.len();
-        if hit && point.is_segment() && ["pwrite64", "fdatasync"].contains(&&*point.call) {
+        if hit && point.is_segment() && ["pwrite64", "sync_file_range", "fdatasync"].contains(&&*point.call) {
             assert!(!done || (scene.args[0] == "append" && final_close), "P10: {context}");
         }
         if done && appends {

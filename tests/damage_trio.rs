@@ -22,7 +22,7 @@ use synclog::{
 const DATABASE: &str = "synclog.db";
 const WAL: &str = "synclog.db-wal";
 const SHM: &str = "synclog.db-shm";
-const PAGE: usize = 4096;
+const PAGE: usize = 2048;
 
 type Files = BTreeMap<PathBuf, Vec<u8>>;
 type Rows = Vec<Vec<Value>>;
@@ -168,7 +168,7 @@ fn harm(template: &Template, file: &'static str, index: usize) -> Option<Harm> {
         return of("a bit of each byte", Some(bytes));
     }
     index -= len;
-    for (kind, size) in [("512 bytes zeroed", 512), ("4 KiB zeroed", PAGE)] {
+    for (kind, size) in [("512 bytes zeroed", 512), ("a page zeroed", PAGE)] {
         if index < len.div_ceil(size) {
             return of(kind, zeroed(index * size, size));
         }
@@ -361,7 +361,7 @@ fn judge(name: &str, killed: bool) {
     let full = std::env::var("SYNCLOG_DAMAGE").is_ok_and(|how| how == "full");
     let started = Instant::now();
     let template = template(killed);
-    let table = enumerate(&template, if full { 1 } else { 397 });
+    let table = enumerate(&template, if full { 1 } else { 197 });
     table.print(name);
     println!("({:.1} s)", started.elapsed().as_secs_f64());
     table.failures.iter().take(20).for_each(|failure| println!("FAILED: {failure}"));

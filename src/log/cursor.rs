@@ -6,7 +6,7 @@ use crate::finding::{Finding, FindingKind};
 use super::directory::LogDir;
 use super::frame::{ALIGN, FrameKind, HEADER_LEN, Header, MARK_LEN, may_be_header};
 use super::segment::{FIRST_FRAME, SegmentHeader, SegmentReader};
-use super::survey::{Chain, Fault, frame_at, header_at, payload_at};
+use super::survey::{Chain, Fault, first_set, frame_at, header_at};
 use super::writer::Position;
 
 /// Where reading stops. Everything before it must be sound; what is not is damage.
@@ -211,9 +211,10 @@ impl Cursor {
                 }
                 kind => {
                     let Some(reader) = &mut self.reader else { return Ok(None) };
-                    let mut raw = [0; HEADER_LEN];
-                    raw.copy_from_slice(reader.bytes(frame.offset, HEADER_LEN)?);
-                    let payload = payload_at(reader, frame.offset, &header)?;
+                    let bytes = reader.bytes(frame.offset, HEADER_LEN + header.payload_len as usize)?;
+                    // `frame_at` has just had all of it in the window.
+                    let Some((raw, payload)) = bytes.split_first_chunk() else { return Ok(None) };
+                    let raw = *raw;
                     return Ok(Some(match kind {
                         FrameKind::Event => Entry::Event { header, raw, payload },
                         _ => Entry::Deletion { payload },
@@ -245,7 +246,7 @@ impl Cursor {
         let mut offset = self.chain.offset;
         while offset < reader.header.size {
             let bytes = reader.bytes(offset, STEP)?;
-            if let Some(at) = bytes.iter().position(|byte| *byte != 0) {
+            if let Some(at) = first_set(bytes) {
                 let what = "stray bytes behind the last frame, no event is missing; `synclog repair` puts them aside";
                 let place = offset + at as u64;
                 self.stray

@@ -204,7 +204,6 @@ pub(crate) mod frame;
 mod golden_tests;
 pub(crate) mod heal;
 pub(crate) mod loss;
-pub(crate) mod map;
 pub(crate) mod open;
 pub(crate) mod quarantine;
 pub(crate) mod recovery;

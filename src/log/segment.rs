@@ -9,9 +9,9 @@ use std::sync::Arc;
 use crate::disk::{Disk, DiskFile, read_exact_at};
 use crate::error::{Error, Result};
 use crate::store_id::StoreId;
+use crate::system::Map;
 
 use super::frame::{MAX_SEQ, Seed};
-use super::map::Map;
 
 /// Bytes of one copy of the header, with its padding.
 pub(crate) const HEADER_BLOCK: u64 = 4096;
@@ -210,7 +210,7 @@ fn write_new(
     Ok(Arc::from(file))
 }
 
-/// An open segment with a window of its bytes in memory. Memory stays at the window's size: 256 KiB,
+/// An open segment with a window of its bytes in memory. Memory stays at the window's size: 64 KiB,
 /// or one frame where that is larger.
 pub(crate) struct SegmentReader {
     pub(crate) path: PathBuf,
@@ -228,7 +228,8 @@ enum Backing {
     Map(Map),
 }
 
-const WINDOW: usize = 256 * 1024;
+/// As much as stays in a core's nearer cache between the copy from the system and the checksums.
+const WINDOW: usize = 64 * 1024;
 
 impl SegmentReader {
     pub(crate) fn new(path: PathBuf, header: SegmentHeader, file: Arc<dyn DiskFile>) -> Self {

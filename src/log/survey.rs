@@ -127,15 +127,6 @@ pub(crate) fn body_at<'r>(reader: &'r mut SegmentReader, offset: u64, header: &H
     reader.bytes(offset + HEADER_LEN as u64, (header.frame_len() as usize) - HEADER_LEN)
 }
 
-/// The payload of a frame whose header is valid.
-pub(crate) fn payload_at<'r>(
-    reader: &'r mut SegmentReader,
-    offset: u64,
-    header: &Header,
-) -> Result<&'r [u8]> {
-    Ok(&body_at(reader, offset, header)?[..header.payload_len as usize])
-}
-
 /// An event that somebody outside the log has seen there: its seq and the checksum of the header that
 /// tells of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -307,7 +298,7 @@ fn look_beyond(reader: &mut SegmentReader, from: u64) -> Result<Rest> {
     while offset < size {
         let raw = reader.bytes(offset, STEP as usize + HEADER_LEN)?;
         let own = &raw[..raw.len().min(STEP as usize)];
-        if let Some(last) = own.iter().rposition(|byte| *byte != 0) {
+        if let Some(last) = last_set(own) {
             rest.stray_end = offset + last as u64 + 1;
             for at in (0..own.len()).step_by(ALIGN as usize) {
                 if !may_be_header(&raw[at..]) {
@@ -325,6 +316,26 @@ fn look_beyond(reader: &mut SegmentReader, from: u64) -> Result<Rest> {
         offset += STEP;
     }
     Ok(rest)
+}
+
+/// Bytes that are looked at together: nearly all of what follows a log's end are zeros.
+const BLOCK: usize = 512;
+
+fn is_zero(bytes: &[u8]) -> bool {
+    // Not `all`, which stops at the first other byte and so looks at one at a time.
+    bytes.iter().fold(0, |seen, byte| seen | byte) == 0
+}
+
+/// Where the first byte is that is not zero.
+pub(super) fn first_set(bytes: &[u8]) -> Option<usize> {
+    let zeros = BLOCK * bytes.chunks(BLOCK).take_while(|block| is_zero(block)).count();
+    Some(zeros + bytes.get(zeros..)?.iter().position(|byte| *byte != 0)?)
+}
+
+/// Where the last byte is that is not zero.
+fn last_set(bytes: &[u8]) -> Option<usize> {
+    let zeros = BLOCK * bytes.rchunks(BLOCK).take_while(|block| is_zero(block)).count();
+    bytes[..bytes.len().checked_sub(zeros)?].iter().rposition(|byte| *byte != 0)
 }
 
 /// Whether a piece of `start..end`, cut at sector boundaries, is all zero.
@@ -350,7 +361,20 @@ pub(crate) fn zero_piece_in(mut bytes: &[u8], mut start: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::zero_piece_in;
+    use super::{first_set, last_set, zero_piece_in};
+
+    #[test]
+    fn the_first_and_the_last_byte_that_is_not_zero() {
+        for len in [0, 1, 511, 512, 513, 1300] {
+            assert_eq!((first_set(&vec![0; len]), last_set(&vec![0; len])), (None, None));
+            for (one, other) in (0..len).map(|at| (at, (at * 7 + 3) % len)) {
+                let mut bytes = vec![0; len];
+                (bytes[one], bytes[other]) = (1, 0x80);
+                assert_eq!(first_set(&bytes), Some(one.min(other)));
+                assert_eq!(last_set(&bytes), Some(one.max(other)));
+            }
+        }
+    }
 
     #[test]
     fn pieces_are_cut_at_sector_boundaries() {

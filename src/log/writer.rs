@@ -168,7 +168,19 @@ impl LogWriter {
 
     /// Appends whole batches as one group and makes them durable. The caller has made room. Returns
     /// the seq of the first event; the rest follow without gaps.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn append(&mut self, batches: &[Vec<NewEvent>], now: i64) -> Result<u64> {
+        self.append_and(batches, now, |_| {})
+    }
+
+    /// The same, with work to do while the disk is busy: `meanwhile` is told where the group ends. Nothing
+    /// that it does may outlive a failure of the sync (P2).
+    pub(crate) fn append_and(
+        &mut self,
+        batches: &[Vec<NewEvent>],
+        now: i64,
+        meanwhile: impl FnOnce(Position),
+    ) -> Result<u64> {
         self.check_alive()?;
         let len: u64 = batches.iter().map(|batch| batch_len(batch)).sum();
         assert!(len <= self.room() && len > 0, "a group lies in one segment");
@@ -202,6 +214,8 @@ impl LogWriter {
         // sector of zeros lies inside one frame.
         let needs_mark = zero_piece_in(&self.buffer, start);
         self.write(start)?;
+        self.start_sync(start)?;
+        meanwhile(self.position());
         self.sync()?;
         self.proved = self.end;
         self.ends_in_mark = false;
@@ -259,13 +273,23 @@ impl LogWriter {
         Ok(())
     }
 
+    /// Sends what was written from `start` on to the disk, without waiting for it.
+    fn start_sync(&mut self, start: u64) -> Result<()> {
+        let started = self.file.start_sync(start, self.end - start);
+        self.synced(started)
+    }
+
     fn sync(&mut self) -> Result<()> {
-        if let Err(error) = self.file.sync() {
+        let synced = self.file.sync();
+        self.synced(synced)
+    }
+
+    fn synced(&mut self, result: std::io::Result<()>) -> Result<()> {
+        result.map_err(|error| {
             self.failed = true;
             let path = self.log.segment_path(self.header.number);
-            return Err(Error::io("sync", &path, error).with_outcome(Outcome::Unknown));
-        }
-        Ok(())
+            Error::io("sync", &path, error).with_outcome(Outcome::Unknown)
+        })
     }
 
     /// Whether the handle is dead.

@@ -15,9 +15,9 @@ use rusqlite::{Connection, OpenFlags};
 use super::open_connection;
 
 /// Pages in the write-ahead log at which a checkpoint is due: 16 MiB. SQLite's own default is 1,000; but
-/// commits write the same few pages again and again, so that four times as many cost little more, and
+/// commits write the same few pages again and again, so that this cost little more, and
 /// fewer commits share the disk with a checkpoint.
-const DUE: u64 = 4096;
+const DUE: u64 = 8192;
 /// Pages at which commits wait for the checkpoint.
 const MOST: u64 = 16 * DUE;
 /// Pages that the thread leaves to the last checkpoint.
@@ -43,9 +43,9 @@ struct Worker {
 impl Checkpoints {
     /// Something was committed on `db`, which does not checkpoint by itself: so many rows.
     pub(super) fn committed(&mut self, db: &Connection, path: &Path, rows: usize) {
-        // A page of each tree is written anew by every commit, and a page holds about six rows and their
+        // A page of each tree is written anew by every commit, and a page holds about three rows or their
         // places in the indexes. Nothing depends on how exact this is.
-        self.pages += 9 + rows as u64 / 6;
+        self.pages += 9 + rows as u64 / 2;
         if self.pages < DUE {
             return;
         }

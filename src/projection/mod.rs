@@ -166,9 +166,15 @@ pub(crate) fn open_immutable(path: &Path) -> Result<Connection, Trouble> {
     open_connection(Path::new(&uri), flags, Duration::ZERO)
 }
 
+/// The size of a new database's pages. A commit writes the newest page of every tree to the write-ahead log,
+/// checksums it and sends it to the disk, so that smaller pages than SQLite's 4,096 bytes make a single append
+/// cheaper; batches pay for it, because pages split more often, and would pay more with still smaller ones.
+const PAGE_BYTES: u32 = 2048;
+
 fn open_for_writing(path: &Path, wait: Duration) -> Result<Connection, Trouble> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let db = open_connection(path, flags, wait)?;
+    db.pragma_update(None, "page_size", PAGE_BYTES)?;
     let mode: String = db.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0))?;
     if mode != "wal" && mode != "memory" {
         return Err(Trouble::Failed(format!("SQLite cannot use a write-ahead log here (it chose {mode})")));
@@ -322,15 +328,50 @@ impl Projection {
     /// Applies one step in one transaction: the same function for an append, for catching up, for
     /// healing and for a rebuild.
     pub(crate) fn apply(&mut self, step: &Step) -> Result<Changes, Trouble> {
-        let before = self.applied;
-        let tx = self.write.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let changes = apply_in(&tx, &self.schema, step, before)?;
-        tx.commit()?;
+        let changes = self.prepare(step)?;
+        self.commit(step)?;
+        Ok(changes)
+    }
+
+    /// Begins a transaction, unless that is done.
+    pub(crate) fn begin(&mut self) -> Result<(), Trouble> {
+        if self.write.is_autocommit() {
+            self.write.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        }
+        Ok(())
+    }
+
+    /// All of [`Projection::apply`] but the commit.
+    pub(crate) fn prepare(&mut self, step: &Step) -> Result<Changes, Trouble> {
+        self.begin()?;
+        apply_in(&self.write, &self.schema, step, self.applied).inspect_err(|_| self.roll_back())
+    }
+
+    /// Lets SQLite write the pages that are changed so far, so that the commit has less to do. Nobody sees
+    /// them before it.
+    pub(crate) fn flush(&self) {
+        let _ = self.write.cache_flush();
+    }
+
+    /// Commits what was prepared of this step.
+    pub(crate) fn commit(&mut self, step: &Step) -> Result<(), Trouble> {
+        let done = self.write.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
+        if let Err(error) = done {
+            self.roll_back();
+            return Err(error.into());
+        }
         self.checkpoints.committed(&self.write, &self.path, step.rows.len());
         if let Some(applied) = step.applied {
             self.applied = applied;
         }
-        Ok(changes)
+        Ok(())
+    }
+
+    /// Takes back what was begun.
+    pub(crate) fn roll_back(&self) {
+        if !self.write.is_autocommit() {
+            let _ = self.write.execute_batch("ROLLBACK");
+        }
     }
 
     /// Reads rows back through the second connection and names what differs: seq and columns; no

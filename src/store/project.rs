@@ -15,7 +15,7 @@ use crate::log::view::LogView;
 use crate::log::writer::Position;
 use crate::projection::schema::Schema;
 use crate::projection::{self, Applied, Projection, Step, Trouble, compare};
-use crate::replay::{self, ReplayReport, Stop};
+use crate::replay::{self, Prepared, ReplayReport, Stop};
 use crate::store_id::StoreId;
 
 use super::commit::{Shared, Turn};
@@ -39,6 +39,8 @@ pub(super) struct Projector {
     /// Rows beyond the log's end are given up.
     pub(super) trust_log: bool,
     pub(super) open: Option<(Projection, Cursor)>,
+    /// What is prepared of the group that is being synced. It goes with what is open.
+    prepared: Option<Prepared>,
     pub(super) report: ReplayReport,
     pub(super) findings: Vec<Finding>,
 }
@@ -53,6 +55,7 @@ impl Projector {
             database,
             trust_log,
             open: None,
+            prepared: None,
             report: ReplayReport::default(),
             findings: Vec::new(),
         }
@@ -72,18 +75,18 @@ impl Projector {
     ) -> Result<(), Stop> {
         if self.open.as_ref().is_some_and(|(projection, _)| !projection.is_in_place()) {
             // Somebody deleted or replaced the file: what this handle writes would be lost.
-            self.open = None;
+            self.forget();
         }
         let mut done = self.step::<E>(durable, wait, &mut applied);
         if let Err(Stop::View(trouble @ (Trouble::Unusable(_) | Trouble::Foreign(_)))) = done {
-            self.open = None;
+            self.forget();
             done = self
                 .rebuild::<E>(durable, &trouble, wait)
                 .and_then(|()| self.step::<E>(durable, wait, &mut applied));
         }
         if done.is_err() {
             // The cursor may be behind events that were not applied.
-            self.open = None;
+            self.forget();
         }
         done
     }
@@ -91,13 +94,42 @@ impl Projector {
     /// Makes the rows of a group in the thread of whoever made it durable. What cannot be done at once
     /// is left to the thread.
     pub(super) fn follow<E: Event>(&mut self, durable: Position, applied: impl FnMut(u64, &[u64])) {
+        let in_vain = self.prepared.as_ref().is_some_and(|prepared| prepared.next_seq() > durable.seq);
         let ready = self.open.as_ref().is_some_and(|(projection, _)| projection.is_in_place());
         let mut applied = applied;
-        if !ready || self.step::<E>(durable, ATTEMPT, &mut applied).is_err() {
+        if in_vain || !ready || self.step::<E>(durable, ATTEMPT, &mut applied).is_err() {
             // The cursor may be behind events that were not applied.
-            self.open = None;
+            self.forget();
         }
         self.tell();
+    }
+
+    /// Puts the rows of a group that is written, and that the disk is about to sync, into a transaction.
+    /// [`Projector::follow`] commits it when the group is durable, or takes it back (P2).
+    pub(super) fn prepare<E: Event>(&mut self, written: Position) {
+        let dir = self.dir();
+        let Some((projection, cursor)) = &mut self.open else { return };
+        // The log waits for nobody who holds the database.
+        if self.prepared.is_some()
+            || !projection.is_in_place()
+            || projection.set_wait(Duration::ZERO).is_err()
+            || projection.begin().is_err()
+        {
+            return;
+        }
+        cursor.extend(written);
+        match replay::prepare::<E>(projection, cursor, &dir) {
+            Ok(prepared) => self.prepared = prepared,
+            Err(_) => return self.forget(),
+        }
+        projection.flush();
+    }
+
+    /// Closes the database, and takes back what is prepared in it. It is opened and checked when rows are
+    /// made again.
+    pub(super) fn forget(&mut self) {
+        self.prepared = None;
+        self.open = None;
     }
 
     /// Hands on what was found while nobody asked.
@@ -113,12 +145,16 @@ impl Projector {
         wait: Duration,
         applied: &mut impl FnMut(u64, &[u64]),
     ) -> Result<(), Stop> {
+        let prepared = self.prepared.take();
         if self.open.is_none() {
             self.open = Some(self.open_and_check::<E>(durable, wait)?);
         }
         let dir = self.dir();
         let Some((projection, cursor)) = &mut self.open else { return Ok(()) };
         projection.set_wait(wait)?;
+        if let Some(prepared) = prepared {
+            replay::finish(projection, prepared, &mut self.report, &mut self.findings, applied)?;
+        }
         cursor.extend(durable);
         replay::catch_up::<E>(projection, cursor, &dir, &mut self.report, &mut self.findings, &mut *applied)?;
         // Also where there was nothing to catch up with.
@@ -357,7 +393,7 @@ pub(super) fn run<E: Event>(shared: &Arc<Shared<E>>, close_wait: Duration) {
             }
         }
         if suspect {
-            projector.open = None;
+            projector.forget();
         }
         let result =
             projector.bring_up::<E>(durable, ATTEMPT, |seq, unhealed| rows.set_applied(seq, unhealed));
@@ -367,7 +403,7 @@ pub(super) fn run<E: Event>(shared: &Arc<Shared<E>>, close_wait: Duration) {
             Ok(()) => {
                 // Nothing failed and yet something is missing: never try in a tight circle.
                 rows.set_trouble("the log could not be read to its end".into());
-                projector.open = None;
+                projector.forget();
                 pause = Some(pause.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE)));
             }
             Err(stop) => {

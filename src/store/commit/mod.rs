@@ -73,9 +73,12 @@ impl<E: Event> Shared<E> {
         self.queue.join(entry, false)?;
         let Some((mut core, entries)) = self.queue.take_alone() else { return Ok(()) };
         let batches = entries.len();
-        let Some(projector) = self.guarded(|| core.commit(entries, &self.rows, true)) else { return Ok(()) };
-        let wants_mark = core.writer.wants_mark();
-        self.queue.give_back(core, Done { batches, wants_mark });
+        let mut projector = self.rows.take_idle();
+        let rows = projector.as_deref_mut();
+        if self.guarded(|| core.commit(entries, &self.rows, rows)).is_some() {
+            let wants_mark = core.writer.wants_mark();
+            self.queue.give_back(core, Done { batches, wants_mark });
+        }
         if let Some(projector) = projector {
             self.project(projector);
         }
@@ -89,11 +92,11 @@ impl<E: Event> Shared<E> {
         let done = catch_unwind(AssertUnwindSafe(|| {
             projector.follow::<E>(durable, |seq, unhealed| self.rows.set_applied(seq, unhealed));
         }));
-        if done.is_ok() {
-            self.rows.give_back(projector);
-        } else {
+        if done.is_err() {
             self.rows.set_trouble(Error::Abandoned.to_string());
+            projector.forget();
         }
+        self.rows.give_back(projector);
     }
 
     /// Runs what writes to the log. An error or a panic is the end of this handle (P10).
@@ -134,7 +137,7 @@ impl<E: Event> Shared<E> {
             let (core, done) = match self.queue.next(back.take(), idle) {
                 Task::Commit(mut core, entries) => {
                     let batches = entries.len();
-                    if self.guarded(|| core.commit(entries, &self.rows, false)).is_none() {
+                    if self.guarded(|| core.commit(entries, &self.rows, None)).is_none() {
                         return;
                     }
                     let wants_mark = core.writer.wants_mark();
@@ -171,16 +174,15 @@ impl<E: Event> Core<E> {
         Ok(())
     }
 
-    /// Makes batches durable, in as few groups as the segments allow. With `inline` the caller gets the
-    /// projector where it is free.
+    /// Makes batches durable, in as few groups as the segments allow. A `projector` prepares their
+    /// rows while the disk is busy with them.
     fn commit(
         &mut self,
         entries: Vec<Entry<E>>,
         rows: &Rows<Box<Projector>>,
-        inline: bool,
-    ) -> Result<Option<Box<Projector>>> {
+        mut projector: Option<&mut Projector>,
+    ) -> Result<()> {
         let mut rest = VecDeque::from(entries);
-        let mut projector = None;
         while !rest.is_empty() {
             let mut group = Vec::new();
             let mut room = self.writer.room();
@@ -197,38 +199,41 @@ impl<E: Event> Core<E> {
                     // No byte of these events was written, whatever happened to the segment.
                     let error = error.with_outcome(Outcome::NotWritten);
                     rest.iter().for_each(|entry| entry.slot.put(Err(error.clone())));
-                    return if self.writer.is_failed() { Err(error) } else { Ok(projector) };
+                    return if self.writer.is_failed() { Err(error) } else { Ok(()) };
                 }
                 continue;
             }
-            match self.commit_group(group, rows, inline) {
-                Ok(taken) => projector = projector.or(taken),
-                Err(error) => {
-                    // No byte of the rest was written.
-                    let cause = Arc::new(error.clone());
-                    let dead = || Error::Dead { cause: Arc::clone(&cause) };
-                    rest.iter().for_each(|entry| entry.slot.put(Err(dead())));
-                    return Err(error);
-                }
+            if let Err(error) = self.commit_group(group, rows, projector.as_deref_mut()) {
+                // No byte of the rest was written.
+                let cause = Arc::new(error.clone());
+                let dead = || Error::Dead { cause: Arc::clone(&cause) };
+                rest.iter().for_each(|entry| entry.slot.put(Err(dead())));
+                return Err(error);
             }
         }
-        Ok(projector)
+        Ok(())
     }
 
     fn commit_group(
         &mut self,
         mut group: Vec<Entry<E>>,
         rows: &Rows<Box<Projector>>,
-        inline: bool,
-    ) -> Result<Option<Box<Projector>>> {
+        projector: Option<&mut Projector>,
+    ) -> Result<()> {
         group.retain(|entry| entry.keys().next().is_none() || self.answered_by_key(entry, rows));
         if group.is_empty() {
-            return Ok(None);
+            return Ok(());
         }
         let batches: Vec<Vec<NewEvent>> =
             group.iter_mut().map(|entry| std::mem::take(&mut entry.events)).collect();
         let now = crate::time::Timestamp::now().as_micros();
-        let first = match self.writer.append(&batches, now) {
+        let inline = projector.is_some();
+        let prepare = |end| {
+            if let Some(projector) = projector {
+                projector.prepare::<E>(end);
+            }
+        };
+        let first = match self.writer.append_and(&batches, now, prepare) {
             Ok(first) => first,
             Err(error) => {
                 group.iter().for_each(|entry| entry.slot.put(Err(error.clone())));
@@ -248,7 +253,8 @@ impl<E: Event> Core<E> {
             entry.slot.put(Ok(seqs));
             callers.push((seq - 1, entry.slot.slot()));
         }
-        Ok(rows.advance(self.writer.position(), callers.into_iter(), inline))
+        rows.advance(self.writer.position(), callers.into_iter(), inline);
+        Ok(())
     }
 
     /// Answers a batch that its keys already settle: a repeat, a conflict, or keys that cannot be

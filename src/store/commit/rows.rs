@@ -115,30 +115,35 @@ impl<P> Rows<P> {
         seqs.iter().map(|seq| state.applied >= *seq && !state.unhealed.contains(seq)).collect()
     }
 
-    /// A group is durable; these callers wait for rows up to these seqs. With `inline` the caller gets
-    /// the projector, where the rows were caught up and nobody else holds it, and must make the rows.
+    /// For a caller who is about to commit: the projector, where the rows are caught up, nothing is wrong
+    /// with them, and nobody else holds it. It must be given back.
+    pub(super) fn take_idle(&self) -> Option<P> {
+        let mut state = lock(&self.state);
+        let idle = state.caught_up() && state.trouble.is_none() && !state.lagging && !state.suspect;
+        let wanted = idle && !state.closing && !self.patience.is_zero();
+        state.projector.take_if(|_| wanted)
+    }
+
+    /// A group is durable; these callers wait for rows up to these seqs. With `inline` whoever holds the
+    /// projector makes them.
     pub(super) fn advance(
         &self,
         durable: Position,
         callers: impl Iterator<Item = (u64, Arc<Slot>)>,
         inline: bool,
-    ) -> Option<P> {
+    ) {
         let mut state = lock(&self.state);
-        let followed = state.caught_up();
         state.durable = durable;
         if state.lagging || self.patience.is_zero() {
             drop(state);
             callers.for_each(|(_, slot)| slot.settle(Waited::Durable));
         } else {
             state.waiting.extend(callers);
-            let free = inline && followed && state.trouble.is_none() && !state.closing;
-            if let Some(projector) = state.projector.take_if(|_| free) {
-                return Some(projector);
-            }
             drop(state);
         }
-        self.more.notify_one();
-        None
+        if !inline {
+            self.more.notify_one();
+        }
     }
 
     /// A caller waits for the row of an event of long ago.
