@@ -90,12 +90,33 @@ impl<E: Event> Reader<E> {
                 break;
             }
         }
-        rows = reader.check_pages(rows, &mut check)?;
         for finding in reader.findings() {
             check.tell(finding.clone());
         }
         check.summary.last_seq = reader.last_seq();
-        reader.compare(rows.as_ref(), &mut check)?;
+        let Some((db, applied)) = rows else {
+            scan::<E>(reader.view(), &mut check)?;
+            return Ok(check.summary);
+        };
+        // SQLite's check of its own pages takes as long as all the rest, so it runs beside it.
+        let (broken, pages) = std::thread::scope(|scope| {
+            let pages =
+                scope.spawn(|| reader.connect_in_place().and_then(|(db, _)| compare::integrity(&db, 10)));
+            let broken = reader.compare(&db, applied, &mut check);
+            (broken, pages.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        let broken = broken?;
+        match pages {
+            Ok(sentences) => {
+                for sentence in sentences {
+                    let what = format!("SQLite says: {sentence}; `synclog replay` builds it anew");
+                    check.tell(Finding::new(FindingKind::DatabaseDamaged, what).file(reader.database()));
+                }
+            }
+            // Said already.
+            Err(Trouble::Unusable(_)) if broken => {}
+            Err(trouble) => reader.tell_trouble(trouble, &mut check)?,
+        }
         Ok(check.summary)
     }
 
@@ -107,25 +128,6 @@ impl<E: Event> Reader<E> {
             Ok((db, applied))
         });
         found.map(Some).or_else(|trouble| self.tell_trouble(trouble, check).map(|()| None))
-    }
-
-    /// Lets SQLite check its pages. Without rows where it cannot even do that.
-    fn check_pages(
-        &self,
-        rows: Option<(Connection, Applied)>,
-        check: &mut Check<'_>,
-    ) -> Result<Option<(Connection, Applied)>> {
-        let Some((db, applied)) = rows else { return Ok(None) };
-        match compare::integrity(&db, 10) {
-            Ok(sentences) => {
-                for sentence in sentences {
-                    let what = format!("SQLite says: {sentence}; `synclog replay` builds it anew");
-                    check.tell(Finding::new(FindingKind::DatabaseDamaged, what).file(self.database()));
-                }
-                Ok(Some((db, applied)))
-            }
-            Err(trouble) => self.tell_trouble(trouble, check).map(|()| None),
-        }
     }
 
     /// A finding about why there are no rows to compare; an error where replay does not mend that.
@@ -148,18 +150,18 @@ impl<E: Event> Reader<E> {
         Ok(())
     }
 
-    fn compare(&self, rows: Option<&(Connection, Applied)>, check: &mut Check<'_>) -> Result<()> {
-        let Some((db, applied)) = rows else { return scan::<E>(self.view(), check) };
-        let applied = *applied;
+    /// Compares the log with the rows, both ways. Whether the database is too damaged for that.
+    fn compare(&self, db: &Connection, applied: Applied, check: &mut Check<'_>) -> Result<bool> {
         check.summary.applied_seq = applied.seq;
-        match walk::<E>(self.view(), self.schema(), db, applied, check) {
-            Ok(()) => {}
-            Err(Stop::Log(error)) => return Err(error),
-            Err(Stop::View(Trouble::Unusable(reason))) => {
+        let trouble = walk::<E>(self.view(), self.schema(), db, applied, check)?;
+        let broken = trouble.is_some();
+        match trouble {
+            Some(Trouble::Unusable(reason)) => {
                 let what = format!("{reason}; `synclog replay` builds it anew from the log");
                 check.tell(Finding::new(FindingKind::DatabaseDamaged, what).file(self.database()));
             }
-            Err(Stop::View(trouble)) => return Err(trouble.into_error(&self.database())),
+            Some(trouble) => return Err(trouble.into_error(&self.database())),
+            None => {}
         }
         let last = self.last_seq();
         let beyond = |finding: &Finding| finding.kind == FindingKind::AppliedBeyondLog;
@@ -175,26 +177,30 @@ impl<E: Event> Reader<E> {
             let what = "they have no rows; `synclog replay` adds them";
             check.tell(Finding::new(FindingKind::RowMissing, what).seqs(applied.seq + 1, last));
         }
-        Ok(())
+        Ok(broken)
     }
 }
 
-/// One pass over the log, beside one pass over the rows.
+/// One pass over the log, beside one pass over the rows, as far as these can be read: why not to their end.
 fn walk<E: Event>(
     view: &LogView,
     schema: &crate::projection::schema::Schema,
     db: &Connection,
     applied: Applied,
     check: &mut Check<'_>,
-) -> Result<(), Stop> {
+) -> Result<Option<Trouble>> {
     let (cursor, missing) = view.cursor(view.first_seq(), false)?;
     missing.into_iter().for_each(|finding| check.tell(finding));
     let mut erasures = Erasures::default();
     let mut floor = view.first_seq() as i64;
-    compare::each_id(db, schema, i64::MIN, floor - 1, |ids| {
-        ids.into_iter().for_each(|id| tell_unknown(check, id));
-    })?;
-    replay::read_ahead::<E>(cursor, |mut stretch| {
+    let tell_all = |check: &mut Check<'_>, first, last| {
+        compare::each_id(db, schema, first, last, |ids| {
+            ids.into_iter().for_each(|id| tell_unknown(check, id));
+        })
+        .err()
+    };
+    let mut trouble = tell_all(check, i64::MIN, floor - 1);
+    let done = replay::read_ahead::<E>(cursor, |mut stretch| {
         check.summary.events += stretch.events;
         let found = std::mem::take(&mut stretch.stray).into_iter();
         found.chain(std::mem::take(&mut stretch.findings)).for_each(|finding| check.tell(finding));
@@ -205,10 +211,19 @@ fn walk<E: Event>(
             let what = "the checksum kept beside the applied seq is not that of its event";
             check.tell(Finding::new(FindingKind::AppliedDiffers, what).seq(applied.seq));
         }
+        if trouble.is_some() {
+            return Ok(()); // the rest of the log all the same
+        }
         let ceiling = (stretch.next_seq as i64 - 1).min(applied.seq as i64);
         stretch.step.rows.retain(|row| row.seq <= applied.seq);
+        let differences = match replay::compare_stretch(db, schema, &stretch, floor, ceiling) {
+            Ok(differences) => differences,
+            Err(found) => {
+                trouble = Some(found);
+                return Ok(());
+            }
+        };
         check.summary.rows += stretch.step.rows.len() as u64;
-        let differences = replay::compare_stretch(db, schema, &stretch, floor, ceiling)?;
         floor = ceiling + 1;
         for (seq, columns) in differences.rows {
             if columns.is_empty() {
@@ -223,13 +238,15 @@ fn walk<E: Event>(
             tell_unknown(check, id);
         }
         Ok(())
-    })?;
+    });
+    match done {
+        Ok(()) => {}
+        Err(Stop::Log(error)) => return Err(error),
+        Err(Stop::View(found)) => return Ok(Some(found)),
+    }
     erasures.unexplained().into_iter().for_each(|finding| check.tell(finding));
     floor = floor.max((applied.seq as i64).saturating_add(1));
-    compare::each_id(db, schema, floor, i64::MAX, |ids| {
-        ids.into_iter().for_each(|id| tell_unknown(check, id));
-    })?;
-    Ok(())
+    Ok(trouble.or_else(|| tell_all(check, floor, i64::MAX)))
 }
 
 fn tell_unknown(check: &mut Check<'_>, id: i64) {
