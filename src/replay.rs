@@ -197,7 +197,7 @@ pub(crate) fn read_ahead<E: Event>(
     const AHEAD: usize = 4;
     std::thread::scope(|scope| {
         let (sender, stretches) = std::sync::mpsc::sync_channel(AHEAD);
-        scope.spawn(move || {
+        let reader = scope.spawn(move || {
             // Whoever reads no further has dropped the other end.
             while let Some(stretch) = gather::<E>(&mut cursor).transpose()
                 && let sound = stretch.is_ok()
@@ -205,7 +205,10 @@ pub(crate) fn read_ahead<E: Event>(
                 && sound
             {}
         });
-        stretches.into_iter().try_for_each(|stretch| each(stretch?))
+        let done = stretches.into_iter().try_for_each(|stretch| each(stretch?));
+        // The scope alone would not wait until the thread is gone, only until its work is done.
+        reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        done
     })
 }
 

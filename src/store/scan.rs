@@ -41,6 +41,7 @@ pub(super) fn scan<E: Event>(view: &LogView, check: &mut Check<'_>) -> Result<()
                 (met, scope.spawn(move || scan_run::<E>(cursor, &sender)))
             })
             .collect();
+        let mut done = Ok(());
         for (met, thread) in started {
             for met in met {
                 match met {
@@ -49,10 +50,12 @@ pub(super) fn scan<E: Event>(view: &LogView, check: &mut Check<'_>) -> Result<()
                     Met::Deleted(ranges) => erasures.deleted(&ranges),
                 }
             }
-            let events = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            check.summary.events += events?;
+            match thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
+                Ok(events) => check.summary.events += events,
+                Err(error) => done = done.and(Err(error)),
+            }
         }
-        Ok(())
+        done
     })?;
     erasures.unexplained().into_iter().for_each(|finding| check.tell(finding));
     Ok(())
