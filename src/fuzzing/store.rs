@@ -64,7 +64,8 @@ fn template() -> &'static Template {
     static MADE: OnceLock<Template> = OnceLock::new();
     MADE.get_or_init(|| {
         let dir = scratch();
-        let mut life = Life { dir: dir.path().into(), store: None, events: Vec::new(), older: None };
+        let mut life =
+            Life { dir: dir.path().into(), store: None, events: Vec::new(), older: None, edited: false };
         life.open();
         let mut rng = Rng::new(3);
         for number in 0..9 {
@@ -83,6 +84,8 @@ struct Life {
     events: Vec<(SyncEvent, Option<String>)>,
     /// An older copy of the database.
     older: Option<Vec<u8>>,
+    /// Somebody has changed rows since the store was opened: keys are looked up in rows.
+    edited: bool,
 }
 
 /// A script on a store with nine events, one choice a byte.
@@ -94,7 +97,13 @@ pub fn store(data: &[u8]) {
     for (path, bytes) in &template.files {
         fs::write(dir.path().join(path), bytes).unwrap_or_else(|error| panic!("{error}"));
     }
-    let mut life = Life { dir: dir.path().into(), store: None, events: template.events.clone(), older: None };
+    let mut life = Life {
+        dir: dir.path().into(),
+        store: None,
+        events: template.events.clone(),
+        older: None,
+        edited: false,
+    };
     life.older = fs::read(life.database()).ok();
     for _ in 0..LONGEST {
         if rng.is_spent() {
@@ -117,6 +126,7 @@ impl Life {
             let log = opened.unwrap_or_else(|error| panic!("P5, P7: {error}"));
             assert_eq!(log.store().last_seq(), self.events.len() as u64, "P1, P4");
             self.store = Some(log);
+            self.edited = false;
         }
     }
 
@@ -192,6 +202,9 @@ impl Life {
 
     /// An append under a key that is taken.
     fn repeat(&mut self, rng: &mut Rng) {
+        if self.edited {
+            self.close();
+        }
         self.open();
         let Some(log) = &self.store else { return };
         let keyed: Vec<(usize, &(SyncEvent, Option<String>))> =
@@ -236,6 +249,7 @@ impl Life {
             "PRAGMA user_version = 7; PRAGMA application_id = 9".to_owned(),
             "PRAGMA journal_mode = DELETE".to_owned(),
         ];
+        self.edited = true;
         let Ok(db) = rusqlite::Connection::open(self.database()) else { return };
         drop(db.busy_timeout(Duration::from_secs(5)));
         // What does not fit this database is refused by it; that is no find.
