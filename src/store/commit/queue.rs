@@ -5,12 +5,11 @@
 //! as several callers meet, the thread takes over and makes large groups.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
 
-use super::lock;
+use super::sync::{Arc, Condvar, Mutex, PoisonError, lock};
 
 /// Frames of one group, unless a single batch is larger.
 const GROUP_BYTES: u64 = 1024 * 1024;

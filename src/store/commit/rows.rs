@@ -3,13 +3,12 @@
 //! Whoever holds the *projector* makes rows: it is taken out and put back, like the queue's core.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::log::writer::Position;
 
-use super::lock;
 use super::slot::{Slot, Waited};
+use super::sync::{Arc, Condvar, Mutex, PoisonError, lock};
 
 /// Seqs whose rows still differ after healing, as far as they are remembered.
 const UNHEALED_KEPT: usize = 1024;

@@ -1,11 +1,10 @@
 //! Where one caller waits: until its batch is durable, then until its rows are there.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 
-use super::lock;
+use super::sync::{Arc, Condvar, Mutex, PoisonError, lock};
 
 /// What a caller of [`Slot::wait`] has waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,3 @@
+//! Stands where the library has its store.
+
+pub(crate) mod commit;
