@@ -140,9 +140,11 @@ fn gather_steps<E: Event>(cursor: &mut Cursor, steps: usize) -> Result<Option<St
     {
         let Some(entry) = cursor.next()? else { break };
         entries += 1;
+        if let Entry::Event { payload, .. } | Entry::Deletion { payload } = &entry {
+            bytes += payload.len();
+        }
         match entry {
             Entry::Event { header, raw, payload } => {
-                bytes += payload.len();
                 stretch.events += 1;
                 stretch.step.applied = Some(Applied { seq: header.seq, sum: header.sum });
                 match codec::decode::<E>(&header, payload) {
@@ -157,7 +159,6 @@ fn gather_steps<E: Event>(cursor: &mut Cursor, steps: usize) -> Result<Option<St
                 }
             }
             Entry::Deletion { payload } => {
-                bytes += payload.len();
                 if let Some(record) = Deletion::decode(payload) {
                     stretch.step.deleted.extend(record.ranges);
                 }

@@ -100,6 +100,35 @@ fn a_failing_operation_is_every_waiters_error_and_final() {
     }
 }
 
+/// A caller who is alone prepares the rows of its group before the sync. Where that fails, nobody ever sees
+/// them (P2).
+#[test]
+fn p2_rows_that_were_prepared_for_a_failed_sync_are_taken_back() {
+    let mut failed = 0;
+    for at in 0..4 {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().canonicalize().unwrap();
+        let disk = SimDisk::default();
+        disk.add_dir(&dir);
+        let store = open(&disk, &dir).unwrap();
+        assert!(store.append(event(1)).unwrap().projected);
+        disk.set_fault(Some(Fault { at, fatal: false, partial: 0, errno: 5 }));
+        if store.append(event(2)).is_ok() {
+            continue; // the call behind the sync
+        }
+        failed += 1;
+        let rows = || (1..=3).map(|seq| message(&dir, seq)).collect::<Vec<_>>();
+        let only_the_first = [Some("event 1".to_owned()), None, None];
+        assert_eq!(rows(), only_the_first, "P2: call {at}");
+        assert!(store.close().is_err());
+        assert_eq!(rows(), only_the_first, "P2: call {at}, after the close");
+        let store = open(&disk.after_kill(), &dir).unwrap();
+        assert_eq!(store.append(event(3)).unwrap().seq, store.last_seq());
+        store.close().unwrap();
+    }
+    assert!(failed >= 2, "a write and a sync failed");
+}
+
 /// A full disk refuses appends; the handle lives on and takes them when there is room again.
 #[test]
 fn a_full_disk_refuses_appends_and_closing_needs_no_space() {

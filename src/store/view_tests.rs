@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::disk::RealDisk;
+use crate::event::{Column, ColumnType, Event, Table, Value};
 use crate::finding::{Finding, FindingKind};
+use crate::log::cursor::Entry;
 use crate::log::directory::LogDir;
 use crate::log::frame::{self, Draft, Gap, Seed, decode_header};
 use crate::log::view::LogView;
@@ -192,6 +194,145 @@ fn rows_still_to_come_are_lag() {
     assert!(store.wait_projected(Duration::from_secs(30)));
     store.close().unwrap();
     assert_eq!(verify(dir, false).1, Vec::new());
+}
+
+/// Events of another type than the sync history's.
+#[derive(Clone, Debug, PartialEq)]
+struct Note(i64);
+
+impl Event for Note {
+    const KIND: u16 = 900;
+    const VERSION: u16 = 1;
+    const TABLE: Table =
+        Table { name: "notes", columns: &[Column::required("number", ColumnType::Integer)], indexes: &[] };
+
+    fn prepare(&mut self, _now: crate::Timestamp) -> crate::Result<()> {
+        Ok(())
+    }
+
+    fn encode(&self, _version: u16) -> crate::Result<Vec<u8>> {
+        Ok(self.0.to_le_bytes().to_vec())
+    }
+
+    fn decode(_version: u16, payload: &[u8]) -> crate::Result<Self> {
+        let number = payload.try_into().map_err(|_| crate::Error::codec("not eight bytes"))?;
+        Ok(Self(i64::from_le_bytes(number)))
+    }
+
+    fn to_row(&self) -> Vec<Value> {
+        vec![Value::Integer(self.0)]
+    }
+
+    fn from_row(row: &[Value]) -> crate::Result<Self> {
+        match row {
+            [Value::Integer(number)] => Ok(Self(*number)),
+            _ => Err(crate::Error::codec("not a note")),
+        }
+    }
+}
+
+/// An event of a type that this program does not know has no row, and a row in its place is a stranger.
+#[test]
+fn a_row_in_the_place_of_an_unknown_event_is_told_and_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    filled(dir, 3);
+    let store = Store::<Note>::open(dir, Options::default()).unwrap();
+    store.append_all([Note(40), Note(50)]).unwrap();
+    store.close().unwrap();
+    let verify = || {
+        let mut findings = Vec::new();
+        let summary = Reader::<Note>::verify(dir, false, |finding| findings.push(finding)).unwrap();
+        assert_eq!((summary.events, summary.rows), (5, 2));
+        findings.retain(|finding| finding.kind != FindingKind::UnknownEvent);
+        findings.iter().map(|finding| (finding.kind, finding.seq)).collect::<Vec<_>>()
+    };
+    assert_eq!(verify(), []);
+    edit(
+        dir,
+        "CREATE TEMP TABLE strange AS SELECT * FROM notes WHERE id = 4;
+         UPDATE strange SET id = 2; INSERT INTO notes SELECT * FROM strange;
+         UPDATE strange SET id = 3; INSERT INTO notes SELECT * FROM strange;",
+    );
+    assert_eq!(verify(), [(FindingKind::RowUnknown, Some(2)), (FindingKind::RowUnknown, Some(3))]);
+    let report = Store::<Note>::replay(dir, Options::default(), false).unwrap().0;
+    assert_eq!((report.set_aside, report.restored, report.already_present), (2, 0, 2));
+    assert_eq!(verify(), []);
+}
+
+/// Events that were given up have no row, and the database says why.
+#[test]
+fn rows_of_lost_events_are_absent_and_no_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    filled(dir, 9);
+    crate::disk::remove_if_there(&dir.join("synclog.db")).unwrap();
+    let log = LogDir::new(Arc::new(RealDisk), dir);
+    let path = log.segment_path(1);
+    let mut bytes = crate::disk::read_small(&path, 1 << 24).unwrap();
+    let at = bytes.windows(7).position(|window| window == b"event 5").unwrap();
+    bytes[at] ^= 1;
+    crate::disk::replace_small(&path, &bytes).unwrap();
+    assert_eq!(Store::<SyncEvent>::accept_loss(dir, Options::default(), 1).unwrap().acceptable, None);
+    Store::<SyncEvent>::open(dir, Options::default()).unwrap().close().unwrap();
+    let absent = |dir: &Path| {
+        let db = crate::projection::open_existing(&dir.join("synclog.db"), Duration::ZERO).unwrap();
+        let sql = "SELECT first || ' ' || last || ' ' || reason FROM synclog_absent ORDER BY first";
+        let mut query = db.prepare(sql).unwrap();
+        query.query_map([], |row| row.get::<_, String>(0)).unwrap().map(Result::unwrap).collect::<Vec<_>>()
+    };
+    assert_eq!(absent(dir), ["5 5 lost"]);
+    let (summary, findings) = verify(dir, false);
+    assert_eq!((summary.events, summary.rows, summary.applied_seq), (8, 8, 9));
+    assert_eq!(told(&findings), [(FindingKind::AcceptedLoss, Some(5), None, None)]);
+    replay(dir, true);
+    assert_eq!(absent(dir), ["5 5 lost"]);
+}
+
+/// The sizes of the stretches of a log, and the lengths of its payloads.
+fn stretches<E: Event>(dir: &Path) -> (Vec<u64>, Vec<usize>) {
+    let view = LogView::open(LogDir::new(Arc::new(RealDisk), dir), None, false).unwrap().unwrap();
+    let (mut cursor, _) = view.cursor(1, false).unwrap();
+    let mut sizes = Vec::new();
+    while let Some(stretch) = replay::gather::<E>(&mut cursor).unwrap() {
+        sizes.push(stretch.events);
+    }
+    let (mut cursor, _) = view.cursor(1, false).unwrap();
+    let mut lens = Vec::new();
+    while let Some(entry) = cursor.next().unwrap() {
+        if let Entry::Event { payload, .. } = entry {
+            lens.push(payload.len());
+        }
+    }
+    (sizes, lens)
+}
+
+/// Entries without rows fill a stretch as well.
+#[test]
+fn a_stretch_of_unknown_events_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 2100);
+    assert_eq!(stretches::<Note>(dir.path()).0, [2048, 52]);
+}
+
+/// A stretch that has its bytes exactly is full.
+#[test]
+fn a_stretch_of_a_mebibyte_is_full() {
+    let sizes = |len: usize| {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Options::default().projection(false)).unwrap();
+        for _ in 0..5 {
+            store.append(event(7).with_details("d".repeat(len))).unwrap();
+        }
+        store.close().unwrap();
+        stretches::<SyncEvent>(dir.path())
+    };
+    let quarter = 256 * 1024;
+    let (_, lens) = sizes(quarter);
+    let beside = lens[0] - quarter;
+    let (stretches, lens) = sizes(quarter - beside);
+    assert_eq!(lens, [quarter; 5]);
+    assert_eq!(stretches, [4, 1]);
 }
 
 /// A stretch of the log is at most so many rows, or so many bytes.
