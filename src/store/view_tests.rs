@@ -196,6 +196,60 @@ fn rows_still_to_come_are_lag() {
     assert_eq!(verify(dir, false).1, Vec::new());
 }
 
+/// Every row that cannot be mended is counted, in whichever step it is.
+#[test]
+fn rows_that_a_trigger_spoils_again_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    filled(dir, COUNT);
+    edit(
+        dir,
+        "CREATE TRIGGER theirs AFTER INSERT ON sync_logs WHEN new.id IN (7, 8, 600) BEGIN
+           UPDATE sync_logs SET log_message = 'theirs' WHERE id = new.id; END;
+         UPDATE sync_logs SET log_message = 'theirs' WHERE id IN (7, 8, 600, 601);",
+    );
+    let report = replay(dir, false);
+    assert_eq!((report.replaced, report.unhealable), (4, 3));
+    let (found, findings) = verify(dir, false);
+    assert_eq!(found.differences, 3);
+    let seqs: Vec<_> = findings.iter().map(|finding| finding.seq).collect();
+    assert_eq!(seqs, [Some(7), Some(8), Some(600)]);
+}
+
+/// The same where rows catch up with the log when a store is opened.
+#[test]
+fn rows_that_a_trigger_spoils_at_once_are_counted_by_opening() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    filled(dir, 5);
+    edit(
+        dir,
+        "CREATE TRIGGER theirs AFTER INSERT ON sync_logs WHEN new.id IN (7, 8) BEGIN
+           UPDATE sync_logs SET log_message = 'theirs' WHERE id = new.id; END;",
+    );
+    let log_only = Store::open(dir, Options::default().projection(false)).unwrap();
+    log_only.append_all((6..=9).map(event)).unwrap();
+    log_only.close().unwrap();
+    let store = Store::<SyncEvent>::open(dir, Options::default()).unwrap();
+    let report = &store.open_report().replay;
+    assert_eq!((report.restored, report.unhealable), (4, 2));
+    store.close().unwrap();
+}
+
+/// The rows that a reader makes for itself where the database cannot be opened.
+#[test]
+fn a_private_copy_has_every_row() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), COUNT);
+    let view = LogView::open(LogDir::new(Arc::new(RealDisk), dir.path()), None, false).unwrap().unwrap();
+    let schema = crate::projection::schema::Schema::new(&SyncEvent::TABLE).unwrap();
+    let db = crate::projection::Projection::temporary(&schema, view.store).unwrap();
+    assert_eq!(replay::fill::<SyncEvent>(&db, &schema, &view).unwrap().seq, COUNT);
+    let sql = "SELECT count(*), min(id), max(id) FROM sync_logs";
+    let found = db.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+    assert_eq!(found, (COUNT as i64, 1, COUNT as i64));
+}
+
 /// Events of another type than the sync history's.
 #[derive(Clone, Debug, PartialEq)]
 struct Note(i64);
