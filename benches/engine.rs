@@ -39,7 +39,8 @@ fn append(criterion: &mut Criterion) {
 }
 
 fn encode(criterion: &mut Criterion) {
-    let event = event(7);
+    let mut event = event(7);
+    event.prepare(synclog::Timestamp::now()).expect("what an append makes of it");
     let payload = event.encode(SyncEvent::VERSION).expect("a payload");
     let row = event.to_row();
     let mut group = criterion.benchmark_group("event");
