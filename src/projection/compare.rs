@@ -179,7 +179,7 @@ fn has_all(db: &Connection, schema: &Schema, first: u64, last: u64) -> Result<bo
         return Ok(false);
     }
     let rows = ask("count(*)")?.unwrap_or(0) as u64;
-    Ok(first <= last && rows + absent_between(db, first, last)? == last - first + 1)
+    Ok(rows + absent_between(db, first, last)? == last - first + 1)
 }
 
 /// Stretches of seqs from `first` to `last` that lack rows, found by counting and halving. At most
@@ -267,6 +267,40 @@ mod tests {
         db.execute_batch("INSERT INTO synclog_absent VALUES (1, 10000, 'deleted')").unwrap();
         assert_eq!(missing_between(&db, &schema, 1, 10_000, 100).unwrap(), []);
         assert!(is_absent(&db, 10_000).unwrap() && !is_absent(&db, 10_001).unwrap());
+    }
+
+    #[test]
+    fn missing_stretches_end_where_halving_ends() {
+        let (db, schema) = database();
+        let found = |first, last, limit| missing_between(&db, &schema, first, last, limit).unwrap();
+        assert_eq!(found(5, 5, 9), [(5, 5)]);
+        (1001..=1260).filter(|seq| ![1001, 1130, 1131, 1260].contains(seq)).for_each(|seq| insert(&db, seq));
+        assert_eq!(found(1002, 1002, 9), []);
+        // 64 seqs are small, 65 are halved.
+        assert_eq!(found(1001, 1064, 9), [(1001, 1064)]);
+        assert_eq!(found(1001, 1065, 9), [(1001, 1033)]);
+        // Neighbours are one stretch, others are not.
+        assert_eq!(found(1001, 1260, 9), [(1001, 1033), (1099, 1163), (1229, 1260)]);
+        assert_eq!(found(1001, 1260, 2).len(), 2);
+        assert_eq!(found(1001, 1260, 1), [(1001, 1260)]);
+        assert_eq!(found(1261, 1400, 9), [(1261, 1400)]);
+    }
+
+    #[test]
+    fn all_are_there_means_all_and_no_others() {
+        let (db, schema) = database();
+        let all = |first, last| has_all(&db, &schema, first, last).unwrap();
+        assert!(!all(1, 1));
+        (10..=20).for_each(|seq| insert(&db, seq));
+        assert!(all(10, 20) && ![(9, 20), (11, 20), (10, 19), (10, 21)].into_iter().any(|(a, b)| all(a, b)));
+        db.execute_batch("DELETE FROM readings WHERE id = 15").unwrap();
+        assert!(!all(10, 20));
+        let lacking = |first, last| lacking_between(&db, &schema, first, last).unwrap();
+        assert_eq!((lacking(10, 20), lacking(15, 15), lacking(16, 20), lacking(16, 15)), (1, 1, 0, 0));
+        db.execute_batch("INSERT INTO synclog_absent VALUES (15, 15, 'unknown')").unwrap();
+        assert!(all(10, 20) && lacking(10, 20) == 0);
+        db.execute_batch("DELETE FROM readings WHERE id = 20").unwrap();
+        assert!(!all(10, 20));
     }
 
     #[test]

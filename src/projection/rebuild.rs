@@ -14,6 +14,8 @@ use super::{Applied, Changes, Step, Trouble, apply_in, beside, compare, initiali
 
 /// Ids of old rows that are looked up at a time.
 const IDS: usize = 4096;
+/// Stretches of ids that are remembered. Most logs are one.
+const STRETCHES: usize = 4096;
 
 /// A database in the making.
 pub(crate) struct Rebuild {
@@ -22,6 +24,10 @@ pub(crate) struct Rebuild {
     schema: Schema,
     db: Connection,
     applied: Applied,
+    /// A row has an idempotency key.
+    keyed: bool,
+    /// Stretches of ids that the new database has, in order. It may have more.
+    known: Vec<(i64, i64)>,
 }
 
 impl Rebuild {
@@ -39,16 +45,58 @@ impl Rebuild {
             "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA locking_mode=EXCLUSIVE; BEGIN",
         )?;
         initialize(&db, &schema, store)?;
-        Ok(Self { target: target.into(), unfinished, schema, db, applied: Applied::default() })
+        // Where no event has a key, which is common, this spares one walk through all rows.
+        schema.create_key_index(&db)?;
+        Ok(Self {
+            target: target.into(),
+            unfinished,
+            schema,
+            db,
+            applied: Applied::default(),
+            keyed: false,
+            known: Vec::new(),
+        })
     }
 
     /// The same as for an append, without a transaction of its own.
     pub(crate) fn apply(&mut self, step: &Step) -> Result<Changes, Trouble> {
+        if !self.keyed && step.rows.iter().any(|row| row.key.is_some()) {
+            self.schema.drop_key_index(&self.db)?;
+            self.keyed = true;
+        }
         let changes = apply_in(&self.db, &self.schema, step, self.applied)?;
         if let Some(applied) = step.applied {
             self.applied = applied;
         }
+        if changes.restored == step.rows.len() as u64 {
+            step.rows.iter().for_each(|row| self.remember(row.seq as i64));
+        }
+        if !step.deleted.is_empty() || changes.set_aside > 0 {
+            self.known.clear();
+        }
         Ok(changes)
+    }
+
+    fn remember(&mut self, id: i64) {
+        let full = self.known.len() >= STRETCHES;
+        match self.known.last_mut() {
+            Some((_, last)) if *last + 1 == id => *last = id,
+            Some((_, last)) if *last >= id => {}
+            _ if full => {}
+            _ => self.known.push((id, id)),
+        }
+    }
+
+    /// Where the old database may have rows that the new one has not.
+    fn unsure(&self) -> Vec<(i64, i64)> {
+        let mut stretches = Vec::new();
+        let mut from = i64::MIN;
+        for (first, last) in &self.known {
+            stretches.push((from, first - 1));
+            from = last + 1;
+        }
+        stretches.push((from, i64::MAX));
+        stretches
     }
 
     /// Carries over rows of the old database that were set aside before, and those that no event
@@ -56,26 +104,24 @@ impl Rebuild {
     pub(crate) fn keep_unexplained(&mut self, old: &Connection, reason: &str) -> Result<u64, Trouble> {
         self.keep_set_aside(old);
         let mut kept = 0;
-        let mut from = i64::MIN;
-        loop {
-            let Ok(ids) = compare::ids_between(old, &self.schema, from, i64::MAX, IDS) else {
-                return Ok(kept); // too damaged to read on, or of another shape
-            };
-            let (Some(first), Some(last)) = (ids.first().copied(), ids.last().copied()) else {
-                return Ok(kept);
-            };
-            let known = compare::ids_between(&self.db, &self.schema, first, last, i64::MAX as usize)?;
-            let mut known = known.into_iter().peekable();
-            for id in ids {
-                while known.next_if(|known| *known < id).is_some() {}
-                if known.peek() != Some(&id) {
-                    let Ok(kept_now) = self.keep_row(old, id, reason) else { return Ok(kept) };
-                    kept += kept_now;
+        for (mut from, to) in self.unsure() {
+            // One that is too damaged to read on, or of another shape, gives what could be read.
+            while let Ok(ids) = compare::ids_between(old, &self.schema, from, to, IDS) {
+                let (Some(first), Some(last)) = (ids.first().copied(), ids.last().copied()) else { break };
+                let known = compare::ids_between(&self.db, &self.schema, first, last, i64::MAX as usize)?;
+                let mut known = known.into_iter().peekable();
+                for id in ids {
+                    while known.next_if(|known| *known < id).is_some() {}
+                    if known.peek() != Some(&id) {
+                        let Ok(kept_now) = self.keep_row(old, id, reason) else { return Ok(kept) };
+                        kept += kept_now;
+                    }
                 }
+                let Some(next) = last.checked_add(1) else { break };
+                from = next;
             }
-            let Some(next) = last.checked_add(1) else { return Ok(kept) };
-            from = next;
         }
+        Ok(kept)
     }
 
     /// Carries over one row of the old database, unless its event was deleted. How many that makes.
@@ -107,7 +153,10 @@ impl Rebuild {
     /// one go on seeing it; none of this process may write to it. Another process that is writing there makes this fail as busy.
     pub(crate) fn finish(self, wait: Duration) -> Result<(), Trouble> {
         let io = |error: std::io::Error| Trouble::io(&error);
-        self.schema.create_indexes(&self.db)?;
+        if self.keyed {
+            self.schema.create_key_index(&self.db)?;
+        }
+        self.schema.create_other_indexes(&self.db)?;
         self.db.execute_batch("COMMIT")?;
         self.db.close().map_err(|(_, error)| error)?;
         disk::sync_file(&self.unfinished).map_err(io)?;

@@ -32,6 +32,7 @@ pub(crate) struct Schema {
     /// All its columns: `id`, the event's own, `idempotency_key`, `frame`.
     pub(crate) columns: Vec<&'static str>,
     tables: Vec<(&'static str, String)>,
+    /// The first one is that of the idempotency keys.
     indexes: Vec<(String, String)>,
 }
 
@@ -106,9 +107,25 @@ impl Schema {
         self.tables.iter().try_for_each(|(_, sql)| db.execute_batch(sql))
     }
 
-    /// Makes the indexes; a rebuild does so after the rows are in, which is faster.
+    /// Makes the indexes.
     pub(crate) fn create_indexes(&self, db: &Connection) -> rusqlite::Result<()> {
-        self.indexes.iter().try_for_each(|(_, sql)| db.execute_batch(sql))
+        self.create_key_index(db)?;
+        self.create_other_indexes(db)
+    }
+
+    /// Makes the index of idempotency keys.
+    pub(crate) fn create_key_index(&self, db: &Connection) -> rusqlite::Result<()> {
+        self.indexes[..1].iter().try_for_each(|(_, sql)| db.execute_batch(sql))
+    }
+
+    /// Takes the index of idempotency keys away.
+    pub(crate) fn drop_key_index(&self, db: &Connection) -> rusqlite::Result<()> {
+        self.indexes[..1].iter().try_for_each(|(name, _)| db.execute_batch(&format!("DROP INDEX {name}")))
+    }
+
+    /// Makes the indexes that are no keys'; a rebuild does so after the rows are in, which is faster.
+    pub(crate) fn create_other_indexes(&self, db: &Connection) -> rusqlite::Result<()> {
+        self.indexes[1..].iter().try_for_each(|(_, sql)| db.execute_batch(sql))
     }
 
     /// The first table or index that is not as this version makes it.
