@@ -304,6 +304,25 @@ mod tests {
     }
 
     #[test]
+    fn an_index_that_lacks_rows_is_told_up_to_the_limit() {
+        let (db, schema) = database();
+        (1..=9).for_each(|seq| insert(&db, seq));
+        schema.create_indexes(&db).unwrap();
+        db.execute_batch("CREATE INDEX by_celsius ON readings (celsius)").unwrap();
+        assert_eq!(integrity(&db, 3).unwrap(), Vec::<String>::new());
+        db.execute_batch(
+            "PRAGMA writable_schema=ON; \
+             UPDATE sqlite_schema SET sql = 'CREATE INDEX by_celsius ON readings (frame)' \
+             WHERE name = 'by_celsius'; \
+             PRAGMA schema_version=1000; PRAGMA writable_schema=RESET",
+        )
+        .unwrap();
+        let said = integrity(&db, 3).unwrap();
+        assert_eq!(said.len(), 3);
+        assert!(said[0].contains("by_celsius"), "{said:?}");
+    }
+
+    #[test]
     fn read_back_names_missing_rows_and_differing_columns_near_and_far() {
         let (db, schema) = database();
         let rows: Vec<Row> = (1..=9).map(row).collect();

@@ -192,8 +192,27 @@ fn rows_still_to_come_are_lag() {
     assert!(found.is_sound());
     holder.execute_batch("ROLLBACK").unwrap();
     assert!(store.wait_projected(Duration::from_secs(30)));
+    assert_eq!(verify(dir, false).1, Vec::new(), "beside a writer that owes nothing");
     store.close().unwrap();
     assert_eq!(verify(dir, false).1, Vec::new());
+}
+
+/// Rows that are newer than the log are told once, as what they are.
+#[test]
+fn rows_beyond_the_log_are_told_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    filled(dir, 3);
+    let segment = dir.join("log/00000000000000000001.seg");
+    let old = std::fs::read(&segment).unwrap();
+    let store = Store::open(dir, Options::default()).unwrap();
+    assert!(store.append(event(4)).unwrap().projected);
+    store.close().unwrap();
+    std::fs::write(&segment, old).unwrap();
+    std::fs::remove_file(dir.join("tail")).unwrap();
+    let (found, findings) = verify(dir, false);
+    assert_eq!(told(&findings), [(FindingKind::AppliedBeyondLog, Some(4), None, None)]);
+    assert_eq!((found.log_damaged, found.differences, found.applied_seq, found.last_seq), (1, 0, 4, 3));
 }
 
 /// Every row that cannot be mended is counted, in whichever step it is.
