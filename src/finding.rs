@@ -26,6 +26,9 @@ pub enum FindingKind {
     MissingSegment,
     /// A segment of another store, out of chain, or of the wrong size.
     BadSegment,
+    /// The newest segment was cut and is whole again, as far as rows and the file `tail` tell. Whether events
+    /// stood behind those, nothing tells.
+    CutSegment,
     /// A file in the log's directory that is no part of the log.
     UnknownFile,
     /// SQLite has seen events that the log does not hold and that its rows cannot prove.
@@ -70,6 +73,7 @@ impl FindingKind {
             Self::MissingEvents => "missing_events",
             Self::MissingSegment => "missing_segment",
             Self::BadSegment => "bad_segment",
+            Self::CutSegment => "cut_segment",
             Self::UnknownFile => "unknown_file",
             Self::AppliedBeyondLog => "applied_beyond_log",
             Self::HealedFrame => "healed_frame",
@@ -95,6 +99,7 @@ impl FindingKind {
             | Self::MissingEvents
             | Self::MissingSegment
             | Self::BadSegment
+            | Self::CutSegment
             | Self::DamagedHeaderCopy
             | Self::DamagedFiller
             | Self::AppliedBeyondLog => Severity::LogDamaged,

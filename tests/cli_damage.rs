@@ -55,6 +55,25 @@ fn damage_is_named_and_healed_from_its_row() {
     bench.append("and on");
 }
 
+/// The newest segment is cut where its last frame ends: rows tell of ten events, and of none behind them.
+#[test]
+fn whether_a_cut_took_events_that_nobody_saw_is_told() {
+    let bench = store();
+    let path = bench.segment();
+    let bytes = std::fs::read(&path).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    std::fs::write(&path, &bytes[..end]).unwrap();
+    for args in [&["repair", "--dry-run"][..], &["repair"]] {
+        let told = bench.run(args).expect(4);
+        let cut = told.lines().into_iter().find(|finding| finding["finding"] == "cut_segment").unwrap();
+        assert_eq!((&cut["seq"], &cut["offset"]), (&11.into(), &end.into()), "{cut:?}");
+    }
+    assert_eq!(std::fs::read(&path).unwrap(), bytes, "byte for byte");
+    bench.run(&["verify"]).expect(0);
+    bench.run(&["repair"]).expect(0);
+    bench.append("and on");
+}
+
 #[test]
 fn what_no_row_proves_is_listed_as_lost() {
     let bench = store();

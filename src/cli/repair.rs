@@ -57,6 +57,12 @@ pub(crate) fn run(global: &Global, args: &RepairArgs, out: &mut Out) -> Result<E
         }
         Output::Table => out.text(&summary.lines())?,
     }
+    let cut = report.findings.iter().any(|finding| finding.kind == FindingKind::CutSegment);
+    if report.lost.is_empty() && cut {
+        out.flush()?;
+        global.note("note: the newest segment was cut; whether events were lost with its end, nothing tells");
+        return Ok(Exit::Damaged);
+    }
     if report.lost.is_empty() {
         return Ok(Exit::Ok);
     }

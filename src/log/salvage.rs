@@ -48,7 +48,8 @@ fn salvage_once(
             Unfit::Header => infer_header(log, unusable, &listing.segments)?,
         };
         let Some(header) = header else { continue };
-        if !with.trust_log && !tells_its_end(log, unusable, &header, &listing.segments, with.witness)? {
+        let end = end_of(log, unusable, &header, &listing.segments, with.witness)?;
+        if end == End::Unknown && !with.trust_log {
             continue;
         }
         let path = log.segment_path(header.number);
@@ -56,9 +57,19 @@ fn salvage_once(
             Unfit::Length(_) => format!("its {} bytes are made {} again", unusable.len, header.size),
             _ => "its header is made again from its frames and its neighbours".into(),
         };
+        if let End::SeenUpTo(seq) = end {
+            let what = format!(
+                "the newest segment is not whole ({} bytes of {}); whether events after {seq} stood in it, \
+                 nothing tells: if there were any, they are lost, unless a copy of this file holds them",
+                unusable.len, header.size
+            );
+            let finding = Finding::new(FindingKind::CutSegment, what).seq(seq + 1);
+            done.findings.push(finding.at(&path, unusable.len));
+        }
         if dry_run {
-            done.findings
-                .push(Finding::new(FindingKind::HealedFrame, format!("would be: {lacks}")).at(path, 0));
+            done.findings.push(
+                Finding::new(FindingKind::HealedFrame, format!("would be mended: {lacks}")).at(path, 0),
+            );
             continue;
         }
         let file = log.open_file(header.number, false)?;
@@ -71,19 +82,27 @@ fn salvage_once(
     Ok(())
 }
 
-/// Whether the file, put together again, would still tell that something is missing, if something is. The
-/// next segment tells that; or a witness that has seen all that is left, or more; or a place in the file
-/// where the next frame would start and does not. Else zeros in the place of what was cut off would look
-/// like the log's end, and events would be lost in silence (P3).
-fn tells_its_end(
+/// What tells where a segment ended that is put together again. Zeros in the place of what was cut off look
+/// like the log's end, so events could be lost in silence (P3).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The next segment, or a place in the file where the next frame would start and does not.
+    Known,
+    /// A witness that has seen all that is left, or more: up to this event. It may not have seen the last one.
+    SeenUpTo(u64),
+    /// Nothing.
+    Unknown,
+}
+
+fn end_of(
     log: &LogDir,
     unusable: &Unusable,
     header: &SegmentHeader,
     segments: &[SegmentHeader],
     witness: Option<Witness>,
-) -> Result<bool> {
+) -> Result<End> {
     if segments.iter().any(|later| later.number > unusable.number) {
-        return Ok(true);
+        return Ok(End::Known);
     }
     let padded = Padded { file: log.open_file(unusable.number, false)?, len: unusable.len };
     let path = log.segment_path(unusable.number);
@@ -94,7 +113,12 @@ fn tells_its_end(
         // Without its header and without a frame, nothing tells that the zeros were ever the log's.
         && (surveyed.has_frames || !matches!(unusable.why, Unfit::Header));
     let witness = newest(witness, tail::of_store(tail::read(log)?, header.store));
-    Ok(is_whole || witness.is_some_and(|witness| witness.seq + 1 >= surveyed.end.seq))
+    let seen = witness.filter(|witness| witness.seq + 1 >= surveyed.end.seq);
+    Ok(match seen {
+        _ if is_whole => End::Known,
+        Some(witness) => End::SeenUpTo(witness.seq),
+        None => End::Unknown,
+    })
 }
 
 /// What the header must have said: by the first frame, or by the end of the segment before.

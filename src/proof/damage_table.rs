@@ -353,10 +353,14 @@ impl Case<'_> {
         if lost.is_empty() && self.is_whole() {
             return self.whole(&done, End::HealedByRepair, &before, &last);
         }
-        // Rows brought back all that they know of; the file itself told that it had been cut.
+        // Rows brought back all that they know of; that there may have been more is told.
         let behind = self.beside.rows.is_some() && !last.lost.iter().any(|seq| self.is_proved(*seq));
-        if lost.is_empty() && behind && !last.lost.is_empty() {
-            return Ok(End::CannotBeKnown);
+        let cut = done.findings.iter().find(|finding| finding.kind == FindingKind::CutSegment);
+        if lost.is_empty()
+            && behind
+            && cut.is_some_and(|cut| last.lost.iter().all(|seq| cut.seq <= Some(*seq)))
+        {
+            return Ok(End::FileNamed);
         }
         if lost.is_empty() {
             return Err(format!("P3: repair is content, {:?} are lost: {:?}", last.lost, last.findings));
