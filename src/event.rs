@@ -144,11 +144,16 @@ pub struct Table {
 /// }
 /// ```
 pub trait Event: Clone + Debug + PartialEq + Send + Sync + 'static {
-    /// The number of this event type, kept in every frame. 0 is taken; an application picks its own.
+    /// The number of this event type, kept in every frame. 1 is [`SyncEvent`](crate::SyncEvent), 0 is refused;
+    /// an application picks its own. A store is of one event type: events of others stay in its log and have
+    /// no rows.
     const KIND: u16;
-    /// The version of the encoding that is written today. Starts at 1.
+    /// The version of the encoding that is written today. Starts at 1; 0 is refused.
     const VERSION: u16;
-    /// The table that events of this type are projected into.
+    /// The table that events of this type are projected into. Its own name and those of columns and indexes are
+    /// up to 64 ASCII letters, digits and underscores, do not start with a digit, `sqlite_` or `synclog_`, and
+    /// are no words of SQL; the columns `id`, `idempotency_key` and `frame` are the engine's. A store is opened
+    /// only where SQLite can make the table.
     const TABLE: Table;
 
     /// Fills in defaults, makes values canonical and refuses what must not be stored. Called once,

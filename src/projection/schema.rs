@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 use crate::error::{Error, Result};
-use crate::event::{ColumnType, Table};
+use crate::event::{ColumnType, Event, Table};
 
 /// Raised when the engine's own tables or columns change; an older projection is then rebuilt.
 pub(crate) const PROJECTION_VERSION: i64 = 1;
@@ -49,6 +49,14 @@ fn check_name(name: &'static str) -> Result<()> {
 }
 
 impl Schema {
+    /// The schema of an event type, which must have a number that a frame can hold.
+    pub(crate) fn of<E: Event>() -> Result<Self> {
+        if E::KIND == 0 || E::VERSION == 0 {
+            return Err(Error::invalid("event type", "KIND and VERSION start at 1"));
+        }
+        Self::new(&E::TABLE)
+    }
+
     /// Checks the names of an event's table and builds the SQL for it. Only names that passed the
     /// check ever become part of an SQL text (P12).
     pub(crate) fn new(table: &Table) -> Result<Self> {
@@ -89,7 +97,20 @@ impl Schema {
             let sql = format!("CREATE INDEX {} ON {} ({})", index.name, table.name, index.columns.join(", "));
             indexes.push((index.name.to_owned(), sql));
         }
-        Ok(Self { table: table.name, columns, tables, indexes })
+        let schema = Self { table: table.name, columns, tables, indexes };
+        schema.try_out().map_err(|error| {
+            let reason =
+                format!("cannot be made in SQLite, perhaps because a name is a word of SQL: {error}");
+            Error::invalid(table.name, reason)
+        })?;
+        Ok(schema)
+    }
+
+    /// Makes everything once where it disturbs nobody: only SQLite knows all its words.
+    fn try_out(&self) -> rusqlite::Result<()> {
+        let db = Connection::open_in_memory()?;
+        self.create_tables(&db)?;
+        self.create_indexes(&db)
     }
 
     /// A number that changes whenever the SQL does.
@@ -173,11 +194,16 @@ mod tests {
 
     #[test]
     fn names_that_are_not_ours_never_become_sql() {
-        for name in ["", "a b", "a;drop table x", "1a", "sqlite_x", "synclog_meta", "a\"", "é"] {
+        for name in ["", "a b", "a;drop table x", "1a", "sqlite_x", "synclog_meta", "a\"", "é", "order"] {
             assert!(Schema::new(&Table { name, ..TABLE }).is_err(), "{name}");
         }
         let frame = [Column::required("frame", ColumnType::Blob)];
         assert!(Schema::new(&Table { columns: Box::leak(Box::new(frame)), ..TABLE }).is_err());
+        for name in ["select", "ID", "Frame"] {
+            let column = [Column::required(name, ColumnType::Blob)];
+            let refused = Schema::new(&Table { columns: Box::leak(Box::new(column)), indexes: &[], ..TABLE });
+            assert!(refused.unwrap_err().to_string().contains("SQLite"), "{name}");
+        }
         let index = [Index { name: "x", columns: &["nowhere"] }];
         assert!(Schema::new(&Table { indexes: Box::leak(Box::new(index)), ..TABLE }).is_err());
     }

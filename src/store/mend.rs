@@ -82,7 +82,7 @@ impl<E: Event> Store<E> {
         dry_run: bool,
         trust_log: bool,
     ) -> Result<RepairReport> {
-        let schema = Schema::new(&E::TABLE)?;
+        let schema = Schema::of::<E>()?;
         let dir =
             crate::disk::absolute(dir.as_ref()).map_err(|error| Error::io("resolve", dir.as_ref(), error))?;
         let log = LogDir::new(Arc::new(RealDisk), &dir);
@@ -154,7 +154,7 @@ impl<E: Event> Store<E> {
         if report.acceptable != Some(events) {
             return Ok(report);
         }
-        let schema = Schema::new(&E::TABLE)?;
+        let schema = Schema::of::<E>()?;
         let dir = crate::disk::absolute(dir).map_err(|error| Error::io("resolve", dir, error))?;
         let log = LogDir::new(Arc::new(RealDisk), &dir);
         let lock = WriterLock::acquire(&dir, options.lock_wait)?;

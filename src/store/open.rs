@@ -183,7 +183,7 @@ pub(super) fn open<E: Event>(
     options: &Options,
     trust_log: bool,
 ) -> Result<Opened> {
-    let schema = Schema::new(&E::TABLE)?;
+    let schema = Schema::of::<E>()?;
     let dir = disk::absolute(dir).map_err(|error| Error::io("resolve", dir, error))?;
     let log = LogDir::new(disk, &dir);
     let found = contents(&log)?;

@@ -83,7 +83,7 @@ impl<E: Event> Reader<E> {
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
         let dir = disk::absolute(dir).map_err(|error| Error::io("resolve", dir, error))?;
-        let schema = Schema::new(&E::TABLE)?;
+        let schema = Schema::of::<E>()?;
         let log = LogDir::new(Arc::new(RealDisk), &dir);
         // The answer holds only if no writer came or went while the log was looked at.
         let mut attempts = 0;
@@ -123,7 +123,7 @@ impl<E: Event> Reader<E> {
             sighting: Sighting::Elsewhere,
             log,
         };
-        Ok(Self { view, schema: Schema::new(&E::TABLE)?, live_writer: true, event: PhantomData })
+        Ok(Self { view, schema: Schema::of::<E>()?, live_writer: true, event: PhantomData })
     }
 
     /// Every event from seq `from` on, in seq order, up to the end of the snapshot.

@@ -245,7 +245,7 @@ impl SyncReader {
     }
 
     fn new(reader: Reader<SyncEvent>) -> Result<Self> {
-        Ok(Self { reader, schema: Schema::new(&SyncEvent::TABLE)? })
+        Ok(Self { reader, schema: Schema::of::<SyncEvent>()? })
     }
 
     /// The log underneath: events in seq order, findings, sizes.
