@@ -4,7 +4,7 @@
 //! about [`STEP_BYTES`] of payload, whatever the log's size, and [`BULK`] times that where rows are far behind.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -223,16 +223,19 @@ fn sound(stretch: Stretch, view_dir: &Path) -> Result<Stretch> {
 }
 
 /// Applies everything from the cursor to its horizon, reads each step back, and heals once what
-/// differs. `applied` is told after each step how far the rows are now.
+/// differs. `applied` is told after each step how far the rows are now. Stops early when `until` has passed.
 pub(crate) fn catch_up<E: Event>(
     projection: &mut Projection,
     cursor: &mut Cursor,
     dir: &Path,
     report: &mut ReplayReport,
     findings: &mut Vec<Finding>,
+    until: Option<Instant>,
     mut applied: impl FnMut(u64, &[u64]),
 ) -> Result<(), Stop> {
-    while let Some(prepared) = prepare::<E>(projection, cursor, dir)? {
+    while until.is_none_or(|until| Instant::now() < until)
+        && let Some(prepared) = prepare::<E>(projection, cursor, dir)?
+    {
         finish(projection, prepared, report, findings, &mut applied)?;
     }
     Ok(())
@@ -386,17 +389,27 @@ pub(crate) fn set_aside_between(
     last: i64,
     report: &mut ReplayReport,
 ) -> Result<(), Trouble> {
-    loop {
-        let ids = compare::ids_between(projection.reader(), projection.schema(), first, last, STEP_ROWS)?;
-        if ids.is_empty() {
-            return Ok(());
+    let ids = |projection: &Projection, from, to, limit| {
+        compare::ids_between(projection.reader(), projection.schema(), from, to, limit)
+    };
+    // A trigger may put rows back, or others in their place: each is taken away once.
+    let Some(most) = compare::largest_id(projection.reader(), projection.schema(), last)? else {
+        return Ok(());
+    };
+    let mut from = first;
+    while from <= most {
+        let unknown = ids(projection, from, most, STEP_ROWS)?;
+        let Some(newest) = unknown.last().copied() else { break };
+        report.add(projection.apply(&Step { unknown, ..Step::default() })?);
+        from = newest.saturating_add(1);
+        if from > most || newest == i64::MAX {
+            break;
         }
-        let changes = projection.apply(&Step { unknown: ids, ..Step::default() })?;
-        if changes.set_aside == 0 {
-            return Err(Trouble::Unusable("rows that no event explains cannot be set aside".into()));
-        }
-        report.add(changes);
     }
+    if ids(projection, first, last, 1)?.is_empty() {
+        return Ok(());
+    }
+    Err(Trouble::Unusable("rows that no event explains do not go away, because of a trigger perhaps".into()))
 }
 
 fn heal_stretch(

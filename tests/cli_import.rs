@@ -170,3 +170,19 @@ fn a_wrong_file_leaves_no_store_behind() {
     bench.run(&["import", &legacy("legacy.db"), "--no-create"]).expect(10);
     assert!(!bench.dir().exists());
 }
+
+/// A source that cannot be read is no fault of the store's own database.
+#[test]
+fn a_damaged_source_is_a_failure_and_no_difference() {
+    let bench = Bench::new();
+    bench.append("one");
+    let file = bench.dir().with_file_name("broken.db");
+    let mut bytes = std::fs::read(legacy("legacy.db")).unwrap();
+    for byte in &mut bytes[100..] {
+        *byte ^= 0x5a;
+    }
+    std::fs::write(&file, bytes).unwrap();
+    let done = bench.run(&["import", file.to_str().unwrap()]).expect(1);
+    assert!(done.err.contains("broken.db") && !done.err.contains("replay"), "{}", done.err);
+    bench.run(&["verify"]).expect(0);
+}

@@ -320,3 +320,15 @@ fn help_man_and_completions_are_written() {
         assert!(bench.run(&["completions", shell]).expect(0).out.contains("synclog"), "{shell}");
     }
 }
+
+/// Times without a zone mean the same in an argument and on standard input.
+#[test]
+fn one_zone_for_all_times_without_a_zone() {
+    let bench = Bench::new();
+    let line = cli_support::line("m").replacen('{', r#"{"timestamp":"2025-12-17 05:30:00","#, 1);
+    bench.feed(&["append", "--stdin", "--tz", "+05:30"], line.as_bytes()).expect(0);
+    bench.feed(&["append", "--stdin"], line.as_bytes()).expect(0);
+    let times: Vec<_> = bench.run(&["list", "--reverse"]).expect(0).lines();
+    let times: Vec<_> = times.iter().map(|row| row["created_at"].as_str().unwrap()).collect();
+    assert_eq!(times, ["2025-12-17 00:00:00.000000", "2025-12-17 05:30:00.000000"]);
+}

@@ -78,7 +78,7 @@ struct EventArgs {
 pub(crate) fn run(global: &Global, args: &AppendArgs, out: &mut Out) -> Result<Exit, Stop> {
     if args.stdin {
         let log = open(global, !args.no_create)?;
-        return stdin::run(log, out);
+        return stdin::run(log, global.read_zone(), out);
     }
     let event = args.event.event(global)?;
     let log = open(global, !args.no_create).map_err(|stop| ended(stop, Outcome::NotWritten))?;

@@ -286,7 +286,7 @@ fn lines(bytes: &[u8]) {
 }
 
 fn event_line(bytes: &[u8]) {
-    let (event, key) = match stdin_line::parse(bytes) {
+    let (event, key) = match stdin_line::parse(bytes, &TimeZone::UTC) {
         Ok(parsed) => parsed,
         Err(reason) => {
             assert!(reason.len() < 4096, "short");
@@ -314,7 +314,7 @@ fn event_line(bytes: &[u8]) {
     let text = json_text(&fields);
     assert_safe(&text);
     assert_safe(&fields.lines());
-    match stdin_line::parse(text.as_bytes()) {
+    match stdin_line::parse(text.as_bytes(), &TimeZone::UTC) {
         Ok(again) => assert_eq!(again, (event.clone(), key.clone()), "{text}"),
         Err(reason) => panic!("{reason}: {text}"),
     }

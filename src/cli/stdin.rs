@@ -7,6 +7,7 @@ use std::io::BufRead;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use jiff::tz::TimeZone;
 use synclog::{Error, Store, SyncEvent, SyncLog, Ticket};
 
 use super::exit::{Exit, Stop, outcome_word};
@@ -61,7 +62,7 @@ impl Gate {
 }
 
 /// Runs `append --stdin`.
-pub(crate) fn run(log: SyncLog, out: &mut Out) -> Result<Exit, Stop> {
+pub(crate) fn run(log: SyncLog, zone: TimeZone, out: &mut Out) -> Result<Exit, Stop> {
     let (sender, messages) = sync_channel(WAITING);
     let gate = Gate::default();
     let caught = signals::watch({
@@ -76,7 +77,10 @@ pub(crate) fn run(log: SyncLog, out: &mut Out) -> Result<Exit, Stop> {
     let admission = gate.clone();
     std::thread::Builder::new()
         .name("synclog-stdin".into())
-        .spawn(move || read(std::io::stdin().lock(), &store, &admission, &sender))
+        .spawn(move || {
+            let submit = |number, line: &[u8]| submit(number, line, &zone, &store);
+            read(std::io::stdin().lock(), submit, &admission, &sender);
+        })
         .map_err(|error| Stop::new(Exit::Failure, format!("cannot start a thread: {error}")))?;
     let mut answers = Answers { log: &log, out, last_seq: 0, exit: Exit::Ok, output: None };
     answers.serve(&messages, &gate);
@@ -96,7 +100,12 @@ pub(crate) fn run(log: SyncLog, out: &mut Out) -> Result<Exit, Stop> {
 }
 
 /// Reads lines to the end of the input and submits them.
-fn read(mut input: impl BufRead, store: &Store<SyncEvent>, gate: &Gate, sender: &SyncSender<Message>) {
+fn read(
+    mut input: impl BufRead,
+    submit: impl Fn(u64, &[u8]) -> Message,
+    gate: &Gate,
+    sender: &SyncSender<Message>,
+) {
     let (mut number, mut bytes) = (0, Vec::new());
     loop {
         let line = stdin_line::next(&mut input, &mut bytes, MAX_LINE);
@@ -117,7 +126,7 @@ fn read(mut input: impl BufRead, store: &Store<SyncEvent>, gate: &Gate, sender: 
             Ok(Line::TooLong) => {
                 Message::Rejected(number, format!("the line is longer than {MAX_LINE} bytes"))
             }
-            Ok(_) => submit(number, given, store),
+            Ok(_) => submit(number, given),
             Err(error) => {
                 let _ = sender.send(Message::Unreadable(error)).and_then(|()| sender.send(Message::End));
                 return;
@@ -129,8 +138,8 @@ fn read(mut input: impl BufRead, store: &Store<SyncEvent>, gate: &Gate, sender: 
     }
 }
 
-fn submit(line: u64, bytes: &[u8], store: &Store<SyncEvent>) -> Message {
-    match stdin_line::parse(bytes) {
+fn submit(line: u64, bytes: &[u8], zone: &TimeZone, store: &Store<SyncEvent>) -> Message {
+    match stdin_line::parse(bytes, zone) {
         Err(reason) => Message::Rejected(line, reason),
         Ok(event) => match store.submit_keyed(vec![event]) {
             Ok(ticket) => Message::Submitted(line, ticket),

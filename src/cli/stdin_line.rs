@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead};
 
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Deserializer};
 use synclog::{Company, Level, Status, SyncEvent, Timestamp};
 
@@ -84,8 +85,8 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Records>
     Option::deserialize(deserializer).map(|records| Some(Records(records)))
 }
 
-/// The event of a line and its key, or why there is none.
-pub(crate) fn parse(bytes: &[u8]) -> Result<(SyncEvent, Option<String>), String> {
+/// The event of a line and its key, or why there is none. Times without a zone are read in `zone`.
+pub(crate) fn parse(bytes: &[u8], zone: &TimeZone) -> Result<(SyncEvent, Option<String>), String> {
     let text = std::str::from_utf8(bytes)
         .map_err(|error| format!("the line is not UTF-8 from byte {} on", error.valid_up_to() + 1))?;
     // Some programs start their output with a byte order mark.
@@ -100,11 +101,11 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<(SyncEvent, Option<String>), String>
         let short: String = problem.chars().take(300).collect();
         format!("the line is not an event: {short}")
     })?;
-    given.event()
+    given.event(zone)
 }
 
 impl Given {
-    fn event(self) -> Result<(SyncEvent, Option<String>), String> {
+    fn event(self, zone: &TimeZone) -> Result<(SyncEvent, Option<String>), String> {
         let level = self.log_level.map(|word| word.parse::<Level>()).transpose().map_err(plain)?;
         let status = self.sync_status.map(|word| word.parse::<Status>()).transpose().map_err(plain)?;
         let company = Company::new(
@@ -124,8 +125,8 @@ impl Given {
         event.run = self.run;
         event.created_at = match (self.created_at, self.timestamp) {
             (Some(_), Some(_)) => return Err("created_at and timestamp are both given".into()),
-            (Some(text), None) => Some(time("created_at", &text)?),
-            (None, Some(text)) => Some(time("timestamp", &text)?),
+            (Some(text), None) => Some(time("created_at", &text, zone)?),
+            (None, Some(text)) => Some(time("timestamp", &text, zone)?),
             (None, None) => None,
         };
         event.message = match self.log_message {
@@ -141,8 +142,8 @@ fn required(name: &str, text: Option<String>) -> Result<String, String> {
     text.ok_or_else(|| format!("{name} is missing"))
 }
 
-fn time(name: &str, text: &str) -> Result<Timestamp, String> {
-    super::time::read(text, &jiff::tz::TimeZone::UTC).map_err(|error| match error {
+fn time(name: &str, text: &str, zone: &TimeZone) -> Result<Timestamp, String> {
+    super::time::read(text, zone).map_err(|error| match error {
         synclog::Error::Invalid { reason, .. } => format!("{name} {reason}"),
         other => other.to_string(),
     })
@@ -156,6 +157,10 @@ fn plain(error: synclog::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parse(bytes: &[u8]) -> Result<(SyncEvent, Option<String>), String> {
+        super::parse(bytes, &TimeZone::UTC)
+    }
 
     fn lines(input: &[u8], limit: usize, chunk: usize) -> Vec<(Line, Vec<u8>)> {
         let mut reader = io::BufReader::with_capacity(chunk, input);

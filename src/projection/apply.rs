@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::event::Value;
 use crate::time::Timestamp;
 
-use super::row::{FoundRow, Row};
+use super::row::Row;
 use super::schema::Schema;
 use super::{Applied, Trouble, compare, write_applied};
 
@@ -99,74 +99,69 @@ pub(crate) fn apply_in(
 
 /// Rows of events that were given up prove nothing any more, and may be all that is left of them.
 fn set_aside_lost(db: &Connection, schema: &Schema, first: i64, last: i64) -> Result<u64, Trouble> {
-    let mut moved = 0;
+    let (mut moved, mut from) = (0, first);
     loop {
-        let ids = compare::ids_between(db, schema, first, last, 512)?;
-        if ids.is_empty() {
-            return Ok(moved);
-        }
-        let before = moved;
+        let ids = compare::ids_between(db, schema, from, last, 512)?;
+        let Some(newest) = ids.last().copied() else { break };
         for id in ids {
             moved += set_aside(db, schema, id, "its event was lost and given up")?;
         }
-        if moved == before {
-            return Err(Trouble::Unusable("rows of lost events cannot be set aside".into()));
-        }
+        from = newest.saturating_add(1);
     }
+    if compare::ids_between(db, schema, first, last, 1)?.is_empty() {
+        return Ok(moved);
+    }
+    Err(Trouble::Unusable("rows of lost events do not go away, because of a trigger perhaps".into()))
 }
 
-/// Moves a row that no event explains into the table of such rows, as JSON.
+/// Moves a row that no event explains into the table of such rows, as JSON. How many rows that moves.
 fn set_aside(db: &Connection, schema: &Schema, id: i64, reason: &str) -> Result<u64, Trouble> {
-    let select = format!("SELECT {} FROM {} WHERE id = ?1", schema.columns.join(", "), schema.table);
-    let found = db
-        .prepare_cached(&select)?
-        .query_row([id], |row| FoundRow::read(row, schema.columns.len()))
-        .optional()?;
-    let Some(found) = found else { return Ok(0) };
-    record_set_aside(db, schema, &found, reason)?;
-    db.prepare_cached(&format!("DELETE FROM {} WHERE id = ?1", schema.table))?.execute([id])?;
+    let Some(row) = as_json(db, schema, id)? else { return Ok(0) };
+    let mut delete = db.prepare_cached(&format!("DELETE FROM {} WHERE id = ?1", schema.table))?;
+    if delete.execute([id])? == 0 {
+        return Ok(0); // a trigger keeps it
+    }
+    record_set_aside(db, schema, id, &row, reason)?;
     Ok(1)
 }
 
-/// Adds a row to those that no event explains, without taking it away from where it is.
+/// Adds a row, as JSON, to those that no event explains, without taking it away from where it is.
 pub(super) fn record_set_aside(
     db: &Connection,
     schema: &Schema,
-    row: &FoundRow,
+    id: i64,
+    row: &str,
     reason: &str,
 ) -> Result<(), Trouble> {
     let now = Timestamp::now().to_string();
-    db.prepare_cached(INSERT_SET_ASIDE)?.execute(params![
-        now,
-        schema.table,
-        row.id,
-        reason,
-        row.to_json(schema)
-    ])?;
+    db.prepare_cached(INSERT_SET_ASIDE)?.execute(params![now, schema.table, id, reason, row])?;
     Ok(())
 }
 
 /// A row of the table of rows that no event explains, but for its number.
 pub(super) const INSERT_SET_ASIDE: &str = "INSERT INTO synclog_set_aside (noticed_at, source_table, row_id, reason, row) VALUES (?1, ?2, ?3, ?4, ?5)";
 
-impl FoundRow {
-    /// The row as a JSON object; blobs as `{"hex": "…"}`.
-    fn to_json(&self, schema: &Schema) -> String {
-        let mut object = serde_json::Map::new();
-        let values = self.values.iter().chain([&self.key, &self.frame]);
-        for (name, value) in schema.columns[1..].iter().zip(values) {
-            let json = match value {
-                Value::Null => serde_json::Value::Null,
-                Value::Integer(number) => (*number).into(),
-                Value::Real(number) => (*number).into(),
-                Value::Text(text) => text.clone().into(),
-                Value::Blob(bytes) => {
-                    let hex = bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
-                    serde_json::json!({ "hex": hex })
-                }
-            };
-            object.insert((*name).to_owned(), json);
+/// A row as a JSON object, with whatever columns it has; blobs as `{"hex": "…"}`. Without its id.
+pub(super) fn as_json(db: &Connection, schema: &Schema, id: i64) -> Result<Option<String>, Trouble> {
+    let mut query = db.prepare_cached(&format!("SELECT * FROM {} WHERE id = ?1", schema.table))?;
+    let names: Vec<String> = query.column_names().map(str::to_owned).collect();
+    let object = query.query_row([id], |row| {
+        let values = names.iter().enumerate().filter(|(_, name)| *name != "id");
+        values.map(|(at, name)| Ok((name.clone(), json(&Value::from_ref(row.get_ref(at)?))))).collect()
+    });
+    let object: Option<serde_json::Map<_, _>> = object.optional()?;
+    Ok(object.map(|object| serde_json::Value::Object(object).to_string()))
+}
+
+fn json(value: &Value) -> serde_json::Value {
+    match value {
+        Value::Null => serde_json::Value::Null,
+        Value::Integer(number) => (*number).into(),
+        Value::Real(number) => (*number).into(),
+        Value::Text(text) => text.clone().into(),
+        Value::Blob(bytes) => {
+            let hex = bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+            serde_json::json!({ "hex": hex })
         }
-        serde_json::Value::Object(object).to_string()
     }
 }

@@ -97,6 +97,12 @@ pub(crate) fn ids_between(
     Ok(ids)
 }
 
+/// The largest id up to `last`.
+pub(crate) fn largest_id(db: &Connection, schema: &Schema, last: i64) -> Result<Option<i64>, Trouble> {
+    let sql = format!("SELECT max(id) FROM {} WHERE id <= ?1", schema.table);
+    Ok(db.prepare_cached(&sql)?.query_row([last], |row| row.get(0))?)
+}
+
 /// A damaged table can give ids in any order, and whoever pages through it would never get to the
 /// end (P12).
 fn check_order(first: i64, last: i64, ids: impl Iterator<Item = i64>) -> Result<(), Trouble> {
@@ -300,6 +306,11 @@ mod tests {
         db.execute_batch("INSERT INTO synclog_absent VALUES (15, 15, 'unknown')").unwrap();
         assert!(all(10, 20) && lacking(10, 20) == 0);
         db.execute_batch("DELETE FROM readings WHERE id = 20").unwrap();
+        assert!(!all(10, 20));
+        // As many as there should be, and one of them elsewhere.
+        insert(&db, 9);
+        assert!(!all(10, 20));
+        db.execute_batch("UPDATE readings SET id = 21 WHERE id = 9").unwrap();
         assert!(!all(10, 20));
     }
 

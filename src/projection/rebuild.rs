@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::disk;
 use crate::store_id::StoreId;
 
-use super::apply::{INSERT_SET_ASIDE, record_set_aside};
+use super::apply::{INSERT_SET_ASIDE, as_json, record_set_aside};
 use super::schema::Schema;
 use super::{Applied, Changes, Step, Trouble, apply_in, beside, compare, initialize, open_connection};
 
@@ -102,10 +102,10 @@ impl Rebuild {
     /// Carries over rows of the old database that were set aside before, and those that no event
     /// explains, as far as the old database can still be read. Returns how many are new.
     pub(crate) fn keep_unexplained(&mut self, old: &Connection, reason: &str) -> Result<u64, Trouble> {
-        self.keep_set_aside(old);
+        self.keep_set_aside(old)?;
         let mut kept = 0;
         for (mut from, to) in self.unsure() {
-            // One that is too damaged to read on, or of another shape, gives what could be read.
+            // One that is too damaged to read on gives what could be read.
             while let Ok(ids) = compare::ids_between(old, &self.schema, from, to, IDS) {
                 let (Some(first), Some(last)) = (ids.first().copied(), ids.last().copied()) else { break };
                 let known = compare::ids_between(&self.db, &self.schema, first, last, i64::MAX as usize)?;
@@ -113,8 +113,7 @@ impl Rebuild {
                 for id in ids {
                     while known.next_if(|known| *known < id).is_some() {}
                     if known.peek() != Some(&id) {
-                        let Ok(kept_now) = self.keep_row(old, id, reason) else { return Ok(kept) };
-                        kept += kept_now;
+                        kept += self.keep_row(old, id, reason)?;
                     }
                 }
                 let Some(next) = last.checked_add(1) else { break };
@@ -129,24 +128,33 @@ impl Rebuild {
         if id > 0 && compare::was_deleted(&self.db, id as u64)? {
             return Ok(0);
         }
-        let rows = compare::rows_between(old, &self.schema, id, id, 1)?;
-        rows.iter().try_for_each(|row| record_set_aside(&self.db, &self.schema, row, reason))?;
-        Ok(rows.len() as u64)
+        let Ok(Some(row)) = as_json(old, &self.schema, id) else { return Ok(0) };
+        let kept = record_set_aside(&self.db, &self.schema, id, &row, reason);
+        Ok(u64::from(fits(kept)?.is_some()))
     }
 
-    fn keep_set_aside(&self, old: &Connection) {
+    fn keep_set_aside(&self, old: &Connection) -> Result<(), Trouble> {
         let Ok(mut query) = old.prepare(
-            "SELECT noticed_at, source_table, row_id, reason, row FROM synclog_set_aside ORDER BY number",
+            "SELECT noticed_at, source_table, row_id, reason, row, number FROM synclog_set_aside ORDER BY number",
         ) else {
-            return;
+            return Ok(());
         };
-        let Ok(mut rows) = query.query([]) else { return };
+        let Ok(mut rows) = query.query([]) else { return Ok(()) };
+        let mut before = None;
         while let Ok(Some(row)) = rows.next() {
+            // A damaged table can lead in circles.
+            let number = row.get::<_, i64>(5).ok();
+            if number <= before {
+                break;
+            }
+            before = number;
             let values: Result<Vec<_>, _> =
                 (0..5).map(|at| row.get::<_, rusqlite::types::Value>(at)).collect();
             let Ok(values) = values else { continue };
-            let _ = self.db.execute(INSERT_SET_ASIDE, rusqlite::params_from_iter(values));
+            let kept = self.db.execute(INSERT_SET_ASIDE, rusqlite::params_from_iter(values));
+            fits(kept.map_err(Trouble::from))?;
         }
+        Ok(())
     }
 
     /// Finishes the new database and puts it in the old one's place. Connections that read the old
@@ -172,6 +180,14 @@ impl Rebuild {
         }
         disk::remove_if_there(&beside(&self.target, "-shm")).map_err(io)?;
         disk::rename_durably(&self.unfinished, &self.target).map_err(io)
+    }
+}
+
+/// What the new database took; `None` where it cannot hold that. A disk that is full ends the rebuild.
+fn fits<T>(taken: Result<T, Trouble>) -> Result<Option<T>, Trouble> {
+    match taken {
+        Err(trouble @ (Trouble::Busy(_) | Trouble::Failed(_))) => Err(trouble),
+        other => Ok(other.ok()),
     }
 }
 

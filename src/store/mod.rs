@@ -20,6 +20,8 @@ mod promise_tests;
 mod reader;
 mod report;
 mod scan;
+#[cfg(test)]
+mod trigger_tests;
 mod verify;
 #[cfg(test)]
 mod view_tests;

@@ -43,6 +43,8 @@ pub(super) struct Projector {
     prepared: Option<Prepared>,
     pub(super) report: ReplayReport,
     pub(super) findings: Vec<Finding>,
+    /// Seqs whose rows still differ after opening has mended them; to be told with the next step.
+    unhealed: Vec<u64>,
 }
 
 impl Projector {
@@ -58,6 +60,7 @@ impl Projector {
             prepared: None,
             report: ReplayReport::default(),
             findings: Vec::new(),
+            unhealed: Vec::new(),
         }
     }
 
@@ -77,12 +80,12 @@ impl Projector {
             // Somebody deleted or replaced the file: what this handle writes would be lost.
             self.forget();
         }
-        let mut done = self.step::<E>(durable, wait, &mut applied);
+        let mut done = self.step::<E>(durable, wait, None, &mut applied);
         if let Err(Stop::View(trouble @ (Trouble::Unusable(_) | Trouble::Foreign(_)))) = done {
             self.forget();
             done = self
                 .rebuild::<E>(durable, &trouble, wait)
-                .and_then(|()| self.step::<E>(durable, wait, &mut applied));
+                .and_then(|()| self.step::<E>(durable, wait, None, &mut applied));
         }
         if done.is_err() {
             // The cursor may be behind events that were not applied.
@@ -92,12 +95,17 @@ impl Projector {
     }
 
     /// Makes the rows of a group in the thread of whoever made it durable. What cannot be done at once
-    /// is left to the thread.
-    pub(super) fn follow<E: Event>(&mut self, durable: Position, applied: impl FnMut(u64, &[u64])) {
+    /// is left to the thread, and so is what is not done when `until` has passed.
+    pub(super) fn follow<E: Event>(
+        &mut self,
+        durable: Position,
+        until: Option<Instant>,
+        applied: impl FnMut(u64, &[u64]),
+    ) {
         let in_vain = self.prepared.as_ref().is_some_and(|prepared| prepared.next_seq() > durable.seq);
         let ready = self.open.as_ref().is_some_and(|(projection, _)| projection.is_in_place());
         let mut applied = applied;
-        if in_vain || !ready || self.step::<E>(durable, ATTEMPT, &mut applied).is_err() {
+        if in_vain || !ready || self.step::<E>(durable, ATTEMPT, until, &mut applied).is_err() {
             // The cursor may be behind events that were not applied.
             self.forget();
         }
@@ -143,6 +151,7 @@ impl Projector {
         &mut self,
         durable: Position,
         wait: Duration,
+        until: Option<Instant>,
         applied: &mut impl FnMut(u64, &[u64]),
     ) -> Result<(), Stop> {
         let prepared = self.prepared.take();
@@ -156,9 +165,10 @@ impl Projector {
             replay::finish(projection, prepared, &mut self.report, &mut self.findings, applied)?;
         }
         cursor.extend(durable);
-        replay::catch_up::<E>(projection, cursor, &dir, &mut self.report, &mut self.findings, &mut *applied)?;
+        let (report, findings) = (&mut self.report, &mut self.findings);
+        replay::catch_up::<E>(projection, cursor, &dir, report, findings, until, &mut *applied)?;
         // Also where there was nothing to catch up with.
-        applied(projection.applied().seq, &[]);
+        applied(projection.applied().seq, &std::mem::take(&mut self.unhealed));
         Ok(())
     }
 
@@ -276,7 +286,8 @@ impl Projector {
                 let changes = projection.apply(&Step { rows: rows.clone(), absent, ..Step::default() })?;
                 self.report.restored += changes.restored;
                 self.report.replaced += changes.replaced;
-                replay::verify_step(projection, &rows, &mut self.report, &mut self.findings)?;
+                let still = replay::verify_step(projection, &rows, &mut self.report, &mut self.findings)?;
+                self.unhealed.extend(still);
             }
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! A group: what one sync makes durable, and the answers to those whose events are in it.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use crate::error::{Error, Outcome, Result};
 use crate::event::Event;
@@ -55,8 +56,13 @@ impl<E: Event> Commit<Entry<E>> for Core<E> {
         self.writer.wants_mark()
     }
 
-    fn follow(projector: &mut Projector, durable: Position, applied: &mut dyn FnMut(u64, &[u64])) {
-        projector.follow::<E>(durable, applied);
+    fn follow(
+        projector: &mut Projector,
+        durable: Position,
+        until: Option<Instant>,
+        applied: &mut dyn FnMut(u64, &[u64]),
+    ) {
+        projector.follow::<E>(durable, until, applied);
     }
 
     fn forget(projector: &mut Projector) {

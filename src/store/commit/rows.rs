@@ -10,6 +10,8 @@ use crate::log::writer::Position;
 use super::slot::{Slot, Waited};
 use super::sync::{Arc, Condvar, Mutex, PoisonError, lock};
 
+/// Callers that wait for rows; with more nobody waits until the rows have caught up.
+const WAITING: usize = 16 * 1024;
 /// Seqs whose rows still differ after healing, as far as they are remembered.
 const UNHEALED_KEPT: usize = 1024;
 
@@ -24,6 +26,8 @@ struct State<P> {
     trouble: Option<String>,
     /// Rows that differ even after they were healed.
     unhealed: BTreeSet<u64>,
+    /// Of rows up to this one it is not remembered any more which of them differ.
+    forgotten: u64,
     closing: bool,
     /// Somebody found the database not as it should be.
     suspect: bool,
@@ -80,6 +84,7 @@ impl<P> Rows<P> {
             lagging: trouble.is_some() || off,
             trouble,
             unhealed: BTreeSet::new(),
+            forgotten: 0,
             closing: false,
             suspect: false,
             projector,
@@ -111,7 +116,8 @@ impl<P> Rows<P> {
     /// Whether each event's row is there and equals its event.
     pub(in crate::store) fn projected(&self, seqs: &[u64]) -> Vec<bool> {
         let state = lock(&self.state);
-        seqs.iter().map(|seq| state.applied >= *seq && !state.unhealed.contains(seq)).collect()
+        let is_right = |seq: &u64| *seq > state.forgotten && !state.unhealed.contains(seq);
+        seqs.iter().map(|seq| state.applied >= *seq && is_right(seq)).collect()
     }
 
     /// For a caller who is about to commit: the projector, where the rows are caught up, nothing is wrong
@@ -133,13 +139,12 @@ impl<P> Rows<P> {
     ) {
         let mut state = lock(&self.state);
         state.durable = durable;
-        if state.lagging || self.patience.is_zero() {
-            drop(state);
-            callers.for_each(|(_, slot)| slot.settle(Waited::Durable));
-        } else {
-            state.waiting.extend(callers);
-            drop(state);
-        }
+        state.waiting.extend(callers);
+        state.lagging |= state.waiting.len() > WAITING;
+        let nobody_waits = state.lagging || self.patience.is_zero();
+        let woken = if nobody_waits { std::mem::take(&mut state.waiting) } else { VecDeque::new() };
+        drop(state);
+        woken.into_iter().for_each(|(_, slot)| slot.settle(Waited::Durable));
         if !inline {
             self.more.notify_one();
         }
@@ -225,7 +230,7 @@ impl<P> Rows<P> {
         state.applied = seq;
         state.unhealed.extend(unhealed);
         while state.unhealed.len() > UNHEALED_KEPT {
-            state.unhealed.pop_first();
+            state.forgotten = state.unhealed.pop_first().unwrap_or(0);
         }
         state.trouble = None;
         if state.caught_up() {

@@ -1,7 +1,7 @@
 //! What callers and threads do with the queue and the rows.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::log::writer::Position;
@@ -30,8 +30,13 @@ pub(in crate::store) trait Commit<T> {
     fn wants_mark(&self) -> bool;
 
     /// Makes the rows of everything up to `durable`, and tells how far they are. What goes wrong is left to
-    /// the thread.
-    fn follow(projector: &mut Self::Projector, durable: Position, applied: &mut dyn FnMut(u64, &[u64]));
+    /// the thread, and so is what is not done when `until` has passed.
+    fn follow(
+        projector: &mut Self::Projector,
+        durable: Position,
+        until: Option<Instant>,
+        applied: &mut dyn FnMut(u64, &[u64]),
+    );
 
     /// Gives up what the projector holds open.
     fn forget(projector: &mut Self::Projector);
@@ -75,8 +80,11 @@ impl<T: Batch, C: Commit<T>> Shared<T, C> {
     /// thread, which tries again.
     fn project(&self, mut projector: Box<C::Projector>) {
         let durable = self.rows.durable();
+        let until = Instant::now().checked_add(self.rows.patience());
         let done = catch_unwind(AssertUnwindSafe(|| {
-            C::follow(&mut projector, durable, &mut |seq, unhealed| self.rows.set_applied(seq, unhealed));
+            C::follow(&mut projector, durable, until, &mut |seq, unhealed| {
+                self.rows.set_applied(seq, unhealed);
+            });
         }));
         if done.is_err() {
             self.rows.set_trouble(Error::Abandoned.to_string());

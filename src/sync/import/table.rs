@@ -21,7 +21,11 @@ fn failed(path: &Path, error: &rusqlite::Error) -> Error {
         error.sqlite_error_code(),
         Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked)
     );
-    Error::Projection { path: path.into(), reason: error.to_string(), busy }
+    if busy {
+        return Error::Projection { path: path.into(), reason: error.to_string(), busy };
+    }
+    // Not the store's own database: no replay mends it.
+    Error::io("read", path, std::io::Error::other(error.to_string()))
 }
 
 /// Opens the database for reading. One in WAL mode needs a place for its `-shm` file; where there

@@ -107,7 +107,7 @@ fn what_is_no_legacy_database_is_refused() {
     let mut bytes = b"SQLite format 3\0".to_vec();
     bytes.resize(4096, 0xa5);
     std::fs::write(&path, &bytes).unwrap();
-    assert!(matches!(read_path(&path, &utc), Err(Error::Projection { .. })), "damaged");
+    assert!(matches!(read_path(&path, &utc), Err(Error::Io { .. })), "damaged");
     assert!(matches!(read_path(&dir.path().join("none"), &utc), Err(Error::Io { .. })), "not there");
     assert!(matches!(read_path(dir.path(), &utc), Err(Error::Io { .. })), "a directory");
     std::fs::write(&path, &bytes[..10]).unwrap();

@@ -1,6 +1,7 @@
 //! A log that counts events, and rows that count after it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use shuttle::thread;
 
@@ -119,7 +120,12 @@ impl Commit<Entry> for Core {
         self.wants_mark
     }
 
-    fn follow(projector: &mut Projector, durable: Position, applied: &mut dyn FnMut(u64, &[u64])) {
+    fn follow(
+        projector: &mut Projector,
+        durable: Position,
+        _until: Option<Instant>,
+        applied: &mut dyn FnMut(u64, &[u64]),
+    ) {
         if projector.prepared.is_some_and(|prepared| prepared >= durable.seq) {
             projector.prepared = None; // in vain: the sync failed
         }
