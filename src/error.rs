@@ -16,7 +16,7 @@ pub enum Outcome {
     NotWritten,
     /// It may be on disk or not; the next open finds out.
     Unknown,
-    /// The event is on disk, although something after that failed.
+    /// The event is on disk, although something after that failed. No error of this version says so.
     Durable,
 }
 
@@ -112,7 +112,8 @@ pub enum Error {
         /// By how much they are off, and where that was seen first.
         offset: TimeOffset,
     },
-    /// An earlier write or sync of this handle failed; it takes nothing more (P10).
+    /// An earlier write or sync of this handle failed, or SQLite turned out to have seen more than the log; the
+    /// handle takes nothing more (P10).
     Dead {
         /// What killed it.
         cause: Arc<Error>,
@@ -122,7 +123,7 @@ pub enum Error {
     /// The thread that writes the log ended without an answer: a bug. The next open finds out what
     /// became of the event.
     Abandoned,
-    /// The SQLite side failed in a way that replay does not mend.
+    /// A database cannot be used: another process holds it, the system refuses, or replay has to mend it first.
     Projection {
         /// The database file.
         path: PathBuf,

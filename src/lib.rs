@@ -1,7 +1,7 @@
 //! synclog keeps the history of sync runs (and, underneath, of any event type) in a checksummed
 //! append-only log. When [`SyncLog::append`] returns, the event is on disk. SQLite is a view of the
 //! log that anyone may query and anyone may delete: every row is read back after it was written, and
-//! the view is rebuilt from the log wherever it differs.
+//! the view is mended from the log wherever it differs.
 //!
 //! ```
 //! use synclog::{Company, Filter, Status, SyncLog};

@@ -15,7 +15,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::open_connection;
 
 /// Pages in the write-ahead log at which a checkpoint is due: 16 MiB. SQLite's own default is 1,000; but
-/// commits write the same few pages again and again, so that this cost little more, and
+/// commits write the same few pages again and again, so that this costs little more, and
 /// fewer commits share the disk with a checkpoint.
 const DUE: u64 = 8192;
 /// Pages at which commits wait for the checkpoint.

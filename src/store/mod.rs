@@ -55,8 +55,9 @@ pub use verify::VerifySummary;
 pub struct Receipt {
     /// The event's seq.
     pub seq: u64,
-    /// Whether its row is in SQLite, read back and compared (P6). Where it is not, it follows by
-    /// itself.
+    /// Whether its row is in SQLite, read back and compared (P6). Where it is not, it follows
+    /// while the handle lives, or when the store is opened again; where a trigger spoils it, not before the trigger
+    /// is gone.
     pub projected: bool,
 }
 

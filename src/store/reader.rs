@@ -60,7 +60,8 @@ pub enum Item<E> {
     Damage(Finding),
 }
 
-/// A store that is open for reading: a snapshot of the log. Changes no byte, takes no lock, and works
+/// A store that is open for reading: a snapshot of the log. Changes no byte of the store (SQLite's
+/// own `-shm` and an empty `-wal` excepted), takes no lock, and works
 /// beside a writer, of which it sees what is proved durable.
 pub struct Reader<E: Event> {
     view: LogView,

@@ -98,7 +98,7 @@ impl<'a> ExportLine<'a> {
         }
     }
 
-    /// The values of [`ExportLine::FIELDS`] for a stored event, as a CSV export writes them.
+    /// The values of [`ExportLine::FIELDS`] for a stored event.
     pub fn values(
         seq: u64,
         store: StoreId,
