@@ -291,7 +291,9 @@ impl Life {
         let Some(writer) = self.writer.as_ref().filter(|writer| !writer.is_failed()) else { return };
         let horizon = writer.position();
         let mut follower = self.follower.take().unwrap_or_else(|| {
-            let cursor = Cursor::new(log_on(&self.disk), 1, horizon, false);
+            let log = log_on(&self.disk);
+            let segments = log.list().unwrap_or_else(|error| panic!("{error}")).segments.into();
+            let cursor = Cursor::new(log, &segments, 1, horizon, false);
             Follower { cursor: cursor.unwrap_or_else(|error| panic!("{error}")).0, next: 1 }
         });
         follower.cursor.extend(horizon);

@@ -15,6 +15,39 @@ pub(crate) type Horizon = Position;
 /// The number of a segment, and where a walk stands in it.
 pub(super) type Place = (u64, Chain);
 
+/// The segments of a log, and what is known of the last one.
+#[derive(Clone, Default)]
+pub(crate) struct Segments {
+    /// In order of their numbers.
+    pub(crate) headers: Vec<SegmentHeader>,
+    /// Places in the last one where a walk may start without what lies before them, in order.
+    pub(crate) waypoints: Vec<Chain>,
+}
+
+impl From<Vec<SegmentHeader>> for Segments {
+    fn from(headers: Vec<SegmentHeader>) -> Self {
+        Self { headers, waypoints: Vec::new() }
+    }
+}
+
+impl Segments {
+    /// The last segment, and the last place in it, from which event `from` is still ahead.
+    fn start(&self, from: u64, horizon: Horizon) -> Option<(SegmentHeader, Chain)> {
+        let header = self
+            .headers
+            .iter()
+            .filter(|header| header.number <= horizon.segment)
+            .rev()
+            .find(|header| header.first_seq <= from)
+            .or(self.headers.first())?;
+        let last = self.headers.last().is_some_and(|last| last.number == header.number);
+        let known =
+            self.waypoints.partition_point(|place| place.seq <= from && place.offset <= horizon.offset);
+        let waypoint = self.waypoints[..known].last().filter(|_| last);
+        Some((*header, waypoint.copied().unwrap_or(Chain::start_of(header))))
+    }
+}
+
 /// What stands next in the log.
 pub(crate) enum Entry<'a> {
     /// An event. The payload lies in the cursor's window.
@@ -52,24 +85,23 @@ pub(crate) struct Cursor {
 
 impl Cursor {
     /// A cursor before event `from`, or before the first event that the log still has.
-    pub(crate) fn new(log: LogDir, from: u64, horizon: Horizon, map: bool) -> Result<(Self, Vec<Finding>)> {
-        let listing = log.list()?;
-        let start = listing
-            .segments
-            .iter()
-            .filter(|header| header.number <= horizon.segment)
-            .rev()
-            .find(|header| header.first_seq <= from)
-            .or(listing.segments.first());
+    pub(crate) fn new(
+        log: LogDir,
+        segments: &Segments,
+        from: u64,
+        horizon: Horizon,
+        map: bool,
+    ) -> Result<(Self, Vec<Finding>)> {
+        let start = segments.start(from, horizon);
         let mut cursor = match start {
-            Some(header) => Self::at_segment(log, *header, horizon)?,
+            Some((header, chain)) => Self { chain, ..Self::at_segment(log, header, horizon)? },
             None => Self::nowhere(log, horizon),
         };
         cursor.from = from;
         cursor.map = map;
         cursor.map_if_sealed();
-        let first = start.map_or(horizon.seq, |header| header.first_seq);
-        let retained = listing.segments.last().map_or(1, |header| header.first_retained);
+        let first = start.map_or(horizon.seq, |(header, _)| header.first_seq);
+        let retained = segments.headers.last().map_or(1, |header| header.first_retained);
         // Events before the first segment that retention did not give up are missing.
         let wanted = from.max(retained);
         let mut findings = Vec::new();

@@ -123,7 +123,7 @@ pub(crate) fn any_damage(findings: &[Finding]) -> bool {
 pub(super) fn name_gaps(log: &LogDir, segments: &[SegmentHeader], lost: &mut Vec<Finding>) -> Result<()> {
     let Some(last) = segments.last() else { return Ok(()) };
     let horizon = Horizon { segment: last.number, offset: FIRST_FRAME, seq: last.first_seq };
-    let (mut cursor, missing) = Cursor::new(log.clone(), 1, horizon, false)?;
+    let (mut cursor, missing) = Cursor::new(log.clone(), &segments.to_vec().into(), 1, horizon, false)?;
     let mut named = missing;
     while let Some(entry) = cursor.next()? {
         if let Entry::Damage(finding) = entry {

@@ -8,8 +8,9 @@ use crate::error::{Error, Result};
 use crate::finding::{Finding, FindingKind};
 use crate::store_id::StoreId;
 
+use super::cursor::Segments;
 use super::damage::{beyond_finding, cut_batch_finding, name_damage, name_gaps};
-use super::directory::LogDir;
+use super::directory::{Listing, LogDir};
 use super::heal::{self, Donor, Patch};
 use super::quarantine;
 use super::recovery::{Verdict, decide};
@@ -20,7 +21,7 @@ use super::tail;
 use super::writer::{Limits, LogWriter};
 
 /// What recovery found and did.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Recovered {
     /// The names of the rows of the decision table that decided, in order.
     pub(crate) rows: Vec<&'static str>,
@@ -31,6 +32,7 @@ pub(crate) struct Recovered {
     pub(crate) healed_events: u64,
     pub(crate) sighting: Option<Sighting>,
     pub(crate) created: bool,
+    pub(crate) segments: Segments,
 }
 
 /// What opening for writing needs to know.
@@ -110,7 +112,7 @@ pub(crate) fn create_as(
     let file = segment::create(log.disk.as_ref(), &log.log_dir(), &header)?;
     let survey = survey(&mut SegmentReader::new(log.segment_path(1), header, Arc::clone(&file)), None, None)?;
     let writer = LogWriter::new(log.clone(), limits, header, file, &survey);
-    Ok((writer, Recovered { created: true, ..Recovered::default() }))
+    Ok((writer, Recovered { created: true, segments: vec![header].into(), ..Recovered::default() }))
 }
 
 /// Makes the entries of the log in its directories durable. The directory above the store need not be
@@ -129,8 +131,17 @@ fn sync_dirs(log: &LogDir, new: bool) -> Result<()> {
 }
 
 /// Opens an existing log for writing. The caller holds the lock.
-pub(crate) fn open(log: &LogDir, mut with: OpenLog<'_>) -> Result<(LogWriter, Recovered)> {
-    let listing = log.list()?;
+#[cfg(any(test, fuzzing))]
+pub(crate) fn open(log: &LogDir, with: OpenLog<'_>) -> Result<(LogWriter, Recovered)> {
+    open_listed(log, log.list()?, with)
+}
+
+/// The same where the segments are listed under the lock already.
+pub(crate) fn open_listed(
+    log: &LogDir,
+    listing: Listing,
+    mut with: OpenLog<'_>,
+) -> Result<(LogWriter, Recovered)> {
     if !listing.refusals.is_empty() {
         return Err(Error::Damaged { dir: log.store_dir.clone(), findings: listing.refusals });
     }
@@ -159,6 +170,7 @@ pub(crate) fn open(log: &LogDir, mut with: OpenLog<'_>) -> Result<(LogWriter, Re
     }
     write_again(log, &active, &file, &surveyed, &mut done)?;
     done.sighting = Some(surveyed.sighting);
+    done.segments = Segments { headers: listing.segments, waypoints: surveyed.waypoints.clone() };
     Ok((LogWriter::new(log.clone(), with.limits, active, file, &surveyed), done))
 }
 

@@ -12,6 +12,8 @@ use super::segment::{FIRST_FRAME, SegmentHeader, SegmentReader};
 pub(crate) const MAX_GROUP: u64 = 34 * 1024 * 1024;
 /// Disks write whole sectors of at least this many bytes.
 const SECTOR: u64 = 512;
+/// How far apart waypoints are; closer in tests, whose segments are small.
+const WAY: u64 = if cfg!(any(test, fuzzing)) { 1024 } else { 64 * 1024 };
 
 /// Where a walk stands: the next frame's place, and what it must say to be in the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,6 +180,8 @@ pub(crate) struct Survey {
     pub(crate) sighting: Sighting,
     /// The last event among the valid frames, or the gap behind it.
     pub(crate) last_event: Option<Witness>,
+    /// Places before X where a walk may start without what lies before them.
+    pub(crate) waypoints: Vec<Chain>,
     pub(crate) evidence: Evidence,
 }
 
@@ -203,6 +207,7 @@ pub(crate) fn survey_from(
     let (mut proved_end, mut proved_seq) = (FIRST_FRAME, start.seq);
     let mut ends_in_mark = false;
     let (mut sighting, mut last_event) = (Sighting::Elsewhere, None);
+    let (mut waypoints, mut next_waypoint) = (Vec::new(), start.offset + WAY);
     let fault = loop {
         let frame = match frame_at(reader, &end)? {
             Ok(frame) if !frame.erased => frame,
@@ -217,6 +222,10 @@ pub(crate) fn survey_from(
         open_batch = header.more().then(|| open_batch.unwrap_or(end));
         end = Chain::after(frame.offset, &header);
         ends_in_mark = header.kind == FrameKind::Mark;
+        if end.offset >= next_waypoint {
+            waypoints.push(end);
+            next_waypoint = end.offset + WAY;
+        }
         let Some(own) = Witness::of(&header) else { continue };
         last_event = Some(own);
         if let Some(witness) = witness.filter(|witness| witness.seq == own.seq) {
@@ -278,6 +287,7 @@ pub(crate) fn survey_from(
         beyond: rest.last,
         sighting,
         last_event,
+        waypoints,
         evidence,
     })
 }

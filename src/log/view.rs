@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::finding::{Finding, FindingKind};
 use crate::store_id::StoreId;
 
-use super::cursor::{Cursor, Horizon};
+use super::cursor::{Cursor, Horizon, Segments};
 use super::damage::{beyond_finding, cut_batch_finding, known_end, name_damage};
 use super::directory::LogDir;
 use super::open::newest;
@@ -18,7 +18,7 @@ pub(crate) struct LogView {
     pub(crate) log: LogDir,
     pub(crate) store: StoreId,
     /// The segments with a sound header.
-    pub(crate) segments: Vec<SegmentHeader>,
+    pub(crate) segments: Segments,
     pub(crate) horizon: Horizon,
     /// The seq behind the last event that is proved durable: no power cut takes back what is before.
     pub(crate) proved_seq: u64,
@@ -52,7 +52,7 @@ impl LogView {
         let witness = newest(witness, tail::of_store(tail, active.store));
         let mut view = Self {
             store: active.store,
-            segments: listing.segments,
+            segments: listing.segments.into(),
             horizon: Horizon { segment: active.number, offset: FIRST_FRAME, seq: active.first_seq },
             proved_seq: active.first_seq,
             findings,
@@ -78,6 +78,7 @@ impl LogView {
             }
         }
         self.sighting = surveyed.sighting;
+        self.segments.waypoints = std::mem::take(&mut surveyed.waypoints);
         self.proved_seq = match surveyed.sighting {
             Sighting::Here(end) => end.seq.max(surveyed.proved_seq),
             _ => surveyed.proved_seq,
@@ -138,12 +139,12 @@ impl LogView {
 
     /// The seq of the first event that the log still has.
     pub(crate) fn first_seq(&self) -> u64 {
-        self.segments.first().map_or(1, |header| header.first_seq)
+        self.segments.headers.first().map_or(1, |header| header.first_seq)
     }
 
     /// A cursor before event `from`, and what is missing before it.
     pub(crate) fn cursor(&self, from: u64, map: bool) -> Result<(Cursor, Vec<Finding>)> {
-        Cursor::new(self.log.clone(), from, self.horizon, map)
+        Cursor::new(self.log.clone(), &self.segments, from, self.horizon, map)
     }
 
     /// Cursors over the whole log, at most `most` of them, each over a run of segments of about the same
@@ -152,7 +153,7 @@ impl LogView {
         let (first, missing) = self.cursor(self.first_seq(), false)?;
         let mut runs = vec![first];
         let inside: Vec<_> =
-            self.segments.iter().filter(|header| header.number <= self.horizon.segment).collect();
+            self.segments.headers.iter().filter(|header| header.number <= self.horizon.segment).collect();
         let total: u64 = inside.iter().map(|header| header.size).sum();
         let mut before = 0;
         for header in inside {

@@ -72,8 +72,8 @@ fn record_deletion(dir: &Path) {
 /// Takes the payloads of the events of [`GONE`] out of the first segment.
 fn erase(dir: &Path) {
     let view = LogView::open(log_in(dir), None, false).unwrap().unwrap();
-    let header = view.segments[0];
-    assert!(view.segments[1].first_seq > GONE.1);
+    let header = view.segments.headers[0];
+    assert!(view.segments.headers[1].first_seq > GONE.1);
     let mut reader = view.log.reader(&header).unwrap();
     let mut chain = crate::log::survey::Chain::start_of(&header);
     while chain.seq <= GONE.1 {

@@ -170,7 +170,8 @@ impl<E: Event> KeyIndex<E> {
 
     /// Reads the event from the log: a row that somebody edited must not acknowledge anything (P4).
     fn confirm(&self, seq: u64, key: &str, durable: Position) -> Result<(u64, E)> {
-        let (mut cursor, _) = Cursor::new(self.log.clone(), seq, durable, false)?;
+        let segments = self.log.list()?.segments.into();
+        let (mut cursor, _) = Cursor::new(self.log.clone(), &segments, seq, durable, false)?;
         if let Some(Entry::Event { header, payload, .. }) = cursor.next()?
             && header.seq == seq
             && let Decoded::Event { event, key: Some(own) } = codec::decode::<E>(&header, payload)

@@ -57,10 +57,14 @@ pub(crate) fn contents(log: &LogDir) -> Result<Contents> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Contents::Empty),
         Err(error) => return Err(Error::io("list", dir, error)),
     };
-    if log.list()?.any {
+    let in_log = match log.disk.list(&log.log_dir()) {
+        Ok(names) => names,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(Error::io("list", &log.log_dir(), error)),
+    };
+    if in_log.iter().any(|name| crate::log::segment::number_of(name).is_some()) {
         return Ok(Contents::Store);
     }
-    let in_log = log.disk.list(&log.log_dir()).unwrap_or_default();
     let unfinished = in_log.iter().all(|name| crate::log::segment::is_unfinished(name));
     if names.iter().all(|name| name == "lock" || (name == "log" && unfinished)) {
         return Ok(Contents::Empty);
@@ -198,13 +202,14 @@ pub(super) fn open<E: Event>(
     let log = LogDir::new(log.disk, &dir);
 
     // Another process may have made the store while this one waited.
-    let (writer, recovered) = match contents(&log)? {
+    let (writer, mut recovered) = match contents(&log)? {
         Contents::Empty => log_open::create(&log, options.limits, Timestamp::now().as_micros())?,
         Contents::Store => open_log::<E>(&log, options, &schema, trust_log)?,
         found => return Err(no_store(&log, &found, options.create)),
     };
 
-    let mut projector = Projector::new(log, writer.store(), schema, trust_log);
+    let segments = std::mem::take(&mut recovered.segments);
+    let mut projector = Projector::new(log, writer.store(), schema, trust_log, segments);
     let brought_up = if options.projection {
         projector.bring_up::<E>(writer.position(), options.projection_wait, |_, _| {})
     } else {
@@ -226,7 +231,8 @@ fn open_log<E: Event>(
     schema: &Schema,
     trust_log: bool,
 ) -> Result<(LogWriter, Recovered)> {
-    let store = log.list()?.segments.last().map(|header| header.store);
+    let listing = log.list()?;
+    let store = listing.segments.last().map(|header| header.store);
     let peeked = peek(&log.store_dir, schema, store, options.projection_wait, Fallback::ReadWrite);
     let mut rows = peeked.db.as_ref().map(|db| RowDonor::<E>::new(db, schema));
     let donor: &mut dyn Donor = match &mut rows {
@@ -241,7 +247,7 @@ fn open_log<E: Event>(
         trust_log,
         tail: None,
     };
-    log_open::open(log, with)
+    log_open::open_listed(log, listing, with)
 }
 
 fn report(

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::error::Error;
 use crate::event::Event;
 use crate::finding::{Finding, FindingKind};
-use crate::log::cursor::{Cursor, Entry};
+use crate::log::cursor::{Cursor, Entry, Segments};
 use crate::log::directory::LogDir;
 use crate::log::survey::Sighting;
 use crate::log::view::LogView;
@@ -43,12 +43,20 @@ pub(super) struct Projector {
     prepared: Option<Prepared>,
     pub(super) report: ReplayReport,
     pub(super) findings: Vec<Finding>,
+    /// What recovery has just learned of the segments, for the first look at the log.
+    segments: Option<Segments>,
     /// Seqs whose rows still differ after opening has mended them; to be told with the next step.
     unhealed: Vec<u64>,
 }
 
 impl Projector {
-    pub(super) fn new(log: LogDir, store: StoreId, schema: Schema, trust_log: bool) -> Self {
+    pub(super) fn new(
+        log: LogDir,
+        store: StoreId,
+        schema: Schema,
+        trust_log: bool,
+        segments: Segments,
+    ) -> Self {
         let database = projection::database_path(&log.store_dir);
         Self {
             log,
@@ -60,6 +68,7 @@ impl Projector {
             prepared: None,
             report: ReplayReport::default(),
             findings: Vec::new(),
+            segments: Some(segments),
             unhealed: Vec::new(),
         }
     }
@@ -172,12 +181,16 @@ impl Projector {
         Ok(())
     }
 
-    fn view(&self, durable: Position) -> Result<LogView, Error> {
-        let listing = self.log.list()?;
+    fn view(&mut self, durable: Position) -> Result<LogView, Error> {
+        let last = |segments: &Segments| segments.headers.last().map(|header| header.number);
+        let segments = match self.segments.take() {
+            Some(segments) if last(&segments) == Some(durable.segment) => segments,
+            _ => self.log.list()?.segments.into(),
+        };
         Ok(LogView {
             log: self.log.clone(),
             store: self.store,
-            segments: listing.segments,
+            segments,
             horizon: durable,
             proved_seq: durable.seq,
             findings: Vec::new(),

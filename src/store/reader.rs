@@ -116,7 +116,7 @@ impl<E: Event> Reader<E> {
         let listing = log.list()?;
         let view = LogView {
             store,
-            segments: listing.segments,
+            segments: listing.segments.into(),
             horizon: durable,
             proved_seq: durable.seq,
             findings: listing.refusals,
@@ -195,7 +195,7 @@ impl<E: Event> Reader<E> {
 
     /// Bytes of the log's segments.
     pub fn log_bytes(&self) -> u64 {
-        self.view.segments.iter().map(|header| header.size).sum()
+        self.view.segments.headers.iter().map(|header| header.size).sum()
     }
 
     /// Bytes of the database and of the log that SQLite keeps beside it.
