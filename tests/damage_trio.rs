@@ -22,7 +22,7 @@ use synclog::{
 const DATABASE: &str = "synclog.db";
 const WAL: &str = "synclog.db-wal";
 const SHM: &str = "synclog.db-shm";
-const PAGE: usize = 2048;
+const PAGE: usize = 4096;
 
 type Files = BTreeMap<PathBuf, Vec<u8>>;
 type Rows = Vec<Vec<Value>>;

@@ -192,9 +192,9 @@ fn dropped_tables_lost_indexes_and_foreign_files_end_with_the_same_rows() {
 fn each_zeroed_page_is_seen_and_healed() {
     let dir = filled(300);
     let bytes = std::fs::read(database(dir.path())).unwrap();
-    for page in 0..bytes.len() / 2048 {
+    for page in 0..bytes.len() / 4096 {
         let mut damaged = bytes.clone();
-        let zeroed = &mut damaged[page * 2048..(page + 1) * 2048];
+        let zeroed = &mut damaged[page * 4096..(page + 1) * 4096];
         if zeroed.iter().all(|byte| *byte == 0) {
             continue;
         }

@@ -173,19 +173,36 @@ pub(crate) fn lacking_between(
     Ok((last - first + 1).saturating_sub(rows.max(0) as u64).saturating_sub(lawful))
 }
 
-/// Whether every seq from `first` to `last` has a row or lawfully has none, and no other id has one. SQLite
-/// counts a whole table in its smallest index, and finds both ends without a scan.
-fn has_all(db: &Connection, schema: &Schema, first: u64, last: u64) -> Result<bool, Trouble> {
-    let ask = |what: &str| -> Result<Option<i64>, Trouble> {
-        let sql = format!("SELECT {what} FROM {}", schema.table);
-        Ok(db.prepare_cached(&sql)?.query_row([], |row| row.get(0))?)
-    };
-    let (Some(least), Some(most)) = (ask("min(id)")?, ask("max(id)")?) else { return Ok(false) };
-    if least < first as i64 || most > last as i64 {
-        return Ok(false);
+/// How many rows there are, and their smallest and largest ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tally {
+    rows: u64,
+    least: Option<i64>,
+    most: Option<i64>,
+}
+
+impl Tally {
+    /// Counts. SQLite counts a whole table in its smallest index, and finds both ends without a scan.
+    pub(crate) fn of(db: &Connection, schema: &Schema) -> Result<Self, Trouble> {
+        let ask = |what: &str| -> Result<Option<i64>, Trouble> {
+            let sql = format!("SELECT {what} FROM {}", schema.table);
+            Ok(db.prepare_cached(&sql)?.query_row([], |row| row.get(0))?)
+        };
+        Ok(Self {
+            least: ask("min(id)")?,
+            most: ask("max(id)")?,
+            rows: ask("count(*)")?.unwrap_or(0).max(0) as u64,
+        })
     }
-    let rows = ask("count(*)")?.unwrap_or(0) as u64;
-    Ok(rows + absent_between(db, first, last)? == last - first + 1)
+
+    /// Whether every seq from `first` to `last` has a row or lawfully has none, and no other id has one.
+    fn has_all(self, db: &Connection, first: u64, last: u64) -> Result<bool, Trouble> {
+        let (Some(least), Some(most)) = (self.least, self.most) else { return Ok(false) };
+        if least < first as i64 || most > last as i64 {
+            return Ok(false);
+        }
+        Ok(self.rows + absent_between(db, first, last)? == last - first + 1)
+    }
 }
 
 /// Stretches of seqs from `first` to `last` that lack rows, found by counting and halving. At most
@@ -193,13 +210,14 @@ fn has_all(db: &Connection, schema: &Schema, first: u64, last: u64) -> Result<bo
 pub(crate) fn missing_between(
     db: &Connection,
     schema: &Schema,
+    tally: Tally,
     first: u64,
     last: u64,
     limit: usize,
 ) -> Result<Vec<(u64, u64)>, Trouble> {
     /// Below this, applying the whole stretch again costs less than looking closer.
     const SMALL: u64 = 64;
-    if has_all(db, schema, first, last)? {
+    if tally.has_all(db, first, last)? {
         return Ok(Vec::new());
     }
     let sql = format!("SELECT count(*) FROM {} WHERE id BETWEEN ?1 AND ?2", schema.table);
@@ -259,26 +277,31 @@ mod tests {
         db.execute(sql, params![seq as i64, seq as f64, vec![1_u8; 56]]).unwrap();
     }
 
+    fn missing_in(db: &Connection, schema: &Schema, first: u64, last: u64, limit: usize) -> Vec<(u64, u64)> {
+        missing_between(db, schema, Tally::of(db, schema).unwrap(), first, last, limit).unwrap()
+    }
+
     #[test]
     fn missing_stretches_cover_exactly_what_is_missing_up_to_the_grain() {
         let (db, schema) = database();
         (1..=10_000).for_each(|seq| insert(&db, seq));
-        assert_eq!(missing_between(&db, &schema, 1, 10_000, 100).unwrap(), []);
+        let found = |limit| missing_in(&db, &schema, 1, 10_000, limit);
+        assert_eq!(found(100), []);
         db.execute_batch("DELETE FROM readings WHERE id IN (1, 5000, 10000) OR id BETWEEN 7000 AND 7999")
             .unwrap();
-        let missing = missing_between(&db, &schema, 1, 10_000, 1000).unwrap();
+        let missing = found(1000);
         let covered = |seq| missing.iter().any(|(first, last)| (*first..=*last).contains(&seq));
         assert!([1, 5000, 10_000, 7000, 7500, 7999].into_iter().all(covered));
         assert!(![1000, 4000, 6000, 9000].into_iter().any(covered));
         db.execute_batch("INSERT INTO synclog_absent VALUES (1, 10000, 'deleted')").unwrap();
-        assert_eq!(missing_between(&db, &schema, 1, 10_000, 100).unwrap(), []);
+        assert_eq!(found(100), []);
         assert!(is_absent(&db, 10_000).unwrap() && !is_absent(&db, 10_001).unwrap());
     }
 
     #[test]
     fn missing_stretches_end_where_halving_ends() {
         let (db, schema) = database();
-        let found = |first, last, limit| missing_between(&db, &schema, first, last, limit).unwrap();
+        let found = |first, last, limit| missing_in(&db, &schema, first, last, limit);
         assert_eq!(found(5, 5, 9), [(5, 5)]);
         (1001..=1260).filter(|seq| ![1001, 1130, 1131, 1260].contains(seq)).for_each(|seq| insert(&db, seq));
         assert_eq!(found(1002, 1002, 9), []);
@@ -295,7 +318,7 @@ mod tests {
     #[test]
     fn all_are_there_means_all_and_no_others() {
         let (db, schema) = database();
-        let all = |first, last| has_all(&db, &schema, first, last).unwrap();
+        let all = |first, last| Tally::of(&db, &schema).unwrap().has_all(&db, first, last).unwrap();
         assert!(!all(1, 1));
         (10..=20).for_each(|seq| insert(&db, seq));
         assert!(all(10, 20) && ![(9, 20), (11, 20), (10, 19), (10, 21)].into_iter().any(|(a, b)| all(a, b)));

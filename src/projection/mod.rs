@@ -166,15 +166,9 @@ pub(crate) fn open_immutable(path: &Path) -> Result<Connection, Trouble> {
     open_connection(Path::new(&uri), flags, Duration::ZERO)
 }
 
-/// The size of a new database's pages. A commit writes the newest page of every tree to the write-ahead log,
-/// checksums it and sends it to the disk, so that smaller pages than SQLite's 4,096 bytes make a single append
-/// cheaper; batches pay for it, because pages split more often, and would pay more with still smaller ones.
-const PAGE_BYTES: u32 = 2048;
-
 fn open_for_writing(path: &Path, wait: Duration) -> Result<Connection, Trouble> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let db = open_connection(path, flags, wait)?;
-    db.pragma_update(None, "page_size", PAGE_BYTES)?;
     let mode: String = db.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0))?;
     if mode != "wal" && mode != "memory" {
         return Err(Trouble::Failed(format!("SQLite cannot use a write-ahead log here (it chose {mode})")));
@@ -246,26 +240,35 @@ fn initialize(db: &Connection, schema: &Schema, store: StoreId) -> rusqlite::Res
 }
 
 impl Projection {
-    /// Opens the database of a store, making it where `create` is set and there is none.
+    /// Opens the database of a store, making it where `create` is set and there is none. `read` only reads,
+    /// and found this very file to be the store's database just now.
     pub(crate) fn open(
         path: &Path,
         schema: Schema,
         store: StoreId,
         wait: Duration,
         create: bool,
+        mut read: Option<Connection>,
     ) -> Result<Self, Trouble> {
         let exists = disk::identity(path).map_err(|error| Trouble::io(&error))?.is_some();
         if !exists && !create {
             return Err(Trouble::Unusable("the database is not there".into()));
         }
         let mut write = if exists {
-            // Reading first: a file that is no database must not be turned into one.
-            match open_for_reading(path, wait).and_then(|probe| check(&probe, &schema, Some(store))) {
-                // SQLite may want to write before it can read, to clear a stray journal for example.
-                Ok(_) | Err(Trouble::Failed(_)) => open_for_writing(path, wait)?,
-                Err(trouble) => return Err(trouble),
+            if read.is_none() {
+                // Reading first: a file that is no database must not be turned into one.
+                let probe = open_for_reading(path, wait)
+                    .and_then(|probe| check(&probe, &schema, Some(store)).map(|_| probe));
+                read = match probe {
+                    Ok(probe) => Some(probe),
+                    // SQLite may want to write before it can read, to clear a stray journal for example.
+                    Err(Trouble::Failed(_)) => None,
+                    Err(trouble) => return Err(trouble),
+                };
             }
+            open_for_writing(path, wait)?
         } else {
+            read = None;
             for suffix in ["-wal", "-journal", "-shm"] {
                 let _ = disk::remove_if_there(&beside(path, suffix));
             }
@@ -281,7 +284,11 @@ impl Projection {
             write.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
         }
         let (_, applied) = check(&write, &schema, Some(store))?;
-        let read = open_for_reading(path, wait)?;
+        let read = match read {
+            Some(read) => read,
+            None => open_for_reading(path, wait)?,
+        };
+        read.busy_timeout(wait)?;
         let identity = disk::identity(path).map_err(|error| Trouble::io(&error))?;
         let checkpoints = Checkpoints::default();
         Ok(Self { path: path.into(), schema, checkpoints, read, write, identity, applied })

@@ -39,7 +39,6 @@ impl Rebuild {
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
         let db = open_connection(&unfinished, flags, Duration::ZERO)?;
-        db.pragma_update(None, "page_size", super::PAGE_BYTES)?;
         // Nobody sees this file before it is whole and synced, so it needs no journal.
         db.execute_batch(
             "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA locking_mode=EXCLUSIVE; BEGIN",

@@ -11,6 +11,7 @@ mod deletion_tests;
 #[cfg(test)]
 mod fault_tests;
 mod keys;
+mod known;
 mod mend;
 mod open;
 mod options;

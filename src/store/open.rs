@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::disk::{self, Disk};
+use crate::disk::{self, Disk, FileIdentity};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::finding::{Finding, FindingKind};
@@ -20,6 +20,7 @@ use crate::replay::{RowDonor, Stop};
 use crate::store_id::StoreId;
 use crate::time::Timestamp;
 
+use super::known::{Counting, Known, KnownRows};
 use super::options::Options;
 use super::project::{Projector, database_exists};
 use super::report::OpenReport;
@@ -120,6 +121,9 @@ pub(super) struct Peeked {
     pub(super) witness: Option<Witness>,
     /// It cannot be read now, so that nothing is known.
     pub(super) unread: Option<Unread>,
+    applied: u64,
+    /// Which file it was.
+    identity: Option<FileIdentity>,
 }
 
 impl Peeked {
@@ -149,7 +153,8 @@ pub(super) fn peek(
     wait: Duration,
     fallback: Fallback,
 ) -> Peeked {
-    let nothing = Peeked { db: None, witness: None, unread: None };
+    let identity = disk::identity(&projection::database_path(dir)).unwrap_or_default();
+    let nothing = Peeked { db: None, witness: None, unread: None, applied: 0, identity };
     if !database_exists(dir) {
         return nothing;
     }
@@ -172,7 +177,8 @@ pub(super) fn peek(
         Ok((db, applied, vouched)) => Peeked {
             db: Some(db),
             witness: vouched.then_some(Witness { seq: applied.seq, sum: applied.sum }),
-            unread: None,
+            applied: applied.seq,
+            ..nothing
         },
         Err(Trouble::Busy(reason)) => Peeked { unread: Some(Unread { reason, busy: true }), ..nothing },
         Err(Trouble::Failed(reason)) => Peeked { unread: Some(Unread { reason, busy: false }), ..nothing },
@@ -202,14 +208,16 @@ pub(super) fn open<E: Event>(
     let log = LogDir::new(log.disk, &dir);
 
     // Another process may have made the store while this one waited.
-    let (writer, mut recovered) = match contents(&log)? {
-        Contents::Empty => log_open::create(&log, options.limits, Timestamp::now().as_micros())?,
+    let (writer, recovered, known) = match contents(&log)? {
+        Contents::Empty => {
+            let (writer, recovered) = log_open::create(&log, options.limits, Timestamp::now().as_micros())?;
+            (writer, recovered, Known::default())
+        }
         Contents::Store => open_log::<E>(&log, options, &schema, trust_log)?,
         found => return Err(no_store(&log, &found, options.create)),
     };
 
-    let segments = std::mem::take(&mut recovered.segments);
-    let mut projector = Projector::new(log, writer.store(), schema, trust_log, segments);
+    let mut projector = Projector::new(log, writer.store(), schema, trust_log, known);
     let brought_up = if options.projection {
         projector.bring_up::<E>(writer.position(), options.projection_wait, |_, _| {})
     } else {
@@ -230,10 +238,15 @@ fn open_log<E: Event>(
     options: &Options,
     schema: &Schema,
     trust_log: bool,
-) -> Result<(LogWriter, Recovered)> {
+) -> Result<(LogWriter, Recovered, Known)> {
     let listing = log.list()?;
     let store = listing.segments.last().map(|header| header.store);
     let peeked = peek(&log.store_dir, schema, store, options.projection_wait, Fallback::ReadWrite);
+    let counting = peeked
+        .db
+        .as_ref()
+        .filter(|_| options.projection)
+        .and_then(|_| Counting::start(&log.store_dir, schema, peeked.applied));
     let mut rows = peeked.db.as_ref().map(|db| RowDonor::<E>::new(db, schema));
     let donor: &mut dyn Donor = match &mut rows {
         Some(rows) => rows,
@@ -247,7 +260,15 @@ fn open_log<E: Event>(
         trust_log,
         tail: None,
     };
-    log_open::open_listed(log, listing, with)
+    let (writer, mut recovered) = log_open::open_listed(log, listing, with)?;
+    let only_reads = |db: &Connection| db.is_readonly("main").unwrap_or(false);
+    let rows = peeked.db.filter(only_reads).zip(peeked.identity);
+    let known = Known {
+        segments: Some(std::mem::take(&mut recovered.segments)),
+        // What is known of the rows holds only now.
+        rows: rows.filter(|_| options.projection).map(|(db, identity)| KnownRows { identity, db, counting }),
+    };
+    Ok((writer, recovered, known))
 }
 
 fn report(

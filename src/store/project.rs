@@ -13,12 +13,14 @@ use crate::log::directory::LogDir;
 use crate::log::survey::Sighting;
 use crate::log::view::LogView;
 use crate::log::writer::Position;
+use crate::projection::compare::Tally;
 use crate::projection::schema::Schema;
 use crate::projection::{self, Applied, Projection, Step, Trouble, compare};
 use crate::replay::{self, Prepared, ReplayReport, Stop};
 use crate::store_id::StoreId;
 
 use super::commit::{Shared, Turn};
+use super::known::{Counting, Known, KnownRows};
 
 /// How long one attempt waits for another process before it lets go and tries again later.
 const ATTEMPT: Duration = Duration::from_millis(20);
@@ -43,20 +45,14 @@ pub(super) struct Projector {
     prepared: Option<Prepared>,
     pub(super) report: ReplayReport,
     pub(super) findings: Vec<Finding>,
-    /// What recovery has just learned of the segments, for the first look at the log.
-    segments: Option<Segments>,
+    /// For the first look at the log and at the rows.
+    known: Known,
     /// Seqs whose rows still differ after opening has mended them; to be told with the next step.
     unhealed: Vec<u64>,
 }
 
 impl Projector {
-    pub(super) fn new(
-        log: LogDir,
-        store: StoreId,
-        schema: Schema,
-        trust_log: bool,
-        segments: Segments,
-    ) -> Self {
+    pub(super) fn new(log: LogDir, store: StoreId, schema: Schema, trust_log: bool, known: Known) -> Self {
         let database = projection::database_path(&log.store_dir);
         Self {
             log,
@@ -68,7 +64,7 @@ impl Projector {
             prepared: None,
             report: ReplayReport::default(),
             findings: Vec::new(),
-            segments: Some(segments),
+            known,
             unhealed: Vec::new(),
         }
     }
@@ -183,7 +179,7 @@ impl Projector {
 
     fn view(&mut self, durable: Position) -> Result<LogView, Error> {
         let last = |segments: &Segments| segments.headers.last().map(|header| header.number);
-        let segments = match self.segments.take() {
+        let segments = match self.known.segments.take() {
             Some(segments) if last(&segments) == Some(durable.segment) => segments,
             _ => self.log.list()?.segments.into(),
         };
@@ -210,7 +206,11 @@ impl Projector {
         let existed = crate::disk::identity(&self.database).is_ok_and(|found| found.is_some());
         // A missing database is built by a rebuild, which is faster than row by row.
         let create = view.last_seq() == 0;
-        let mut projection = Projection::open(&self.database, self.schema.clone(), self.store, wait, create)?;
+        let known = self.known.rows.take().filter(|known| known.is_in_place(&self.database));
+        let (db, counting) =
+            known.map_or((None, None), |KnownRows { db, counting, .. }| (Some(db), counting));
+        let mut projection =
+            Projection::open(&self.database, self.schema.clone(), self.store, wait, create, db)?;
         let applied = projection.applied();
         let beyond = applied.seq > view.last_seq() && !self.trust_log;
         if beyond && projection::vouches_for(projection.reader(), &self.schema, applied)? {
@@ -222,7 +222,7 @@ impl Projector {
         }
         if existed && applied.seq > 0 {
             if Self::applied_fits(&view, applied)? {
-                self.mend_quickly::<E>(&mut projection, &view)?;
+                self.mend_quickly::<E>(&mut projection, &view, counting)?;
             } else {
                 let what = "the applied seq and its checksum are not of this log: every row is compared";
                 self.findings.push(
@@ -269,11 +269,20 @@ impl Projector {
     }
 
     /// Counts and halves to find missing rows, compares recent ones, sets unknown ones aside.
-    fn mend_quickly<E: Event>(&mut self, projection: &mut Projection, view: &LogView) -> Result<(), Stop> {
+    fn mend_quickly<E: Event>(
+        &mut self,
+        projection: &mut Projection,
+        view: &LogView,
+        counting: Option<Counting>,
+    ) -> Result<(), Stop> {
         let applied = projection.applied().seq;
         let first = view.first_seq();
         let db = projection.reader();
-        let mut stretches = compare::missing_between(db, &self.schema, first, applied, STRETCHES)?;
+        let tally = match counting.and_then(Counting::tally) {
+            Some(tally) => tally,
+            None => Tally::of(db, &self.schema)?,
+        };
+        let mut stretches = compare::missing_between(db, &self.schema, tally, first, applied, STRETCHES)?;
         let recent = applied.saturating_sub(RECENT_ROWS - 1).max(first);
         stretches.push((recent, applied));
         // A row above the applied seq may be the next event's; apply tells the two apart.

@@ -1,0 +1,72 @@
+//! What opening has learned before rows are brought up to the log, so that nothing is looked at twice.
+
+use std::path::Path;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::disk::{self, FileIdentity};
+use crate::log::cursor::Segments;
+use crate::projection::compare::Tally;
+use crate::projection::schema::Schema;
+use crate::projection::{self, Connection};
+
+/// What opening has learned.
+#[derive(Default)]
+pub(super) struct Known {
+    /// What recovery has found of the log.
+    pub(super) segments: Option<Segments>,
+    /// The database, where it was found to be this store's.
+    pub(super) rows: Option<KnownRows>,
+}
+
+/// A database that was found to be this store's.
+pub(super) struct KnownRows {
+    /// Which file it was.
+    pub(super) identity: FileIdentity,
+    /// Only reads.
+    pub(super) db: Connection,
+    pub(super) counting: Option<Counting>,
+}
+
+/// Rows that are being counted in a thread of its own while the log is walked through.
+pub(super) struct Counting(Option<JoinHandle<Option<Tally>>>);
+
+impl Counting {
+    /// Counting fewer rows takes less time than starting a thread.
+    const LEAST_ROWS: u64 = if cfg!(test) { 1 } else { 20_000 };
+
+    /// Starts to count where there are about so many rows.
+    pub(super) fn start(dir: &Path, schema: &Schema, rows: u64) -> Option<Self> {
+        if rows < Self::LEAST_ROWS {
+            return None;
+        }
+        let (path, schema) = (projection::database_path(dir), schema.clone());
+        let count = move || {
+            let db = projection::open_for_reading(&path, Duration::ZERO).ok()?;
+            Tally::of(&db, &schema).ok()
+        };
+        let thread = std::thread::Builder::new().name("synclog-count".into()).spawn(count);
+        Some(Self(Some(thread.ok()?)))
+    }
+
+    /// Waits for the tally. `None` where it failed; whoever needs one counts again, and meets the error.
+    pub(super) fn tally(mut self) -> Option<Tally> {
+        self.0.take()?.join().ok()?
+    }
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        // An opening that failed leaves nobody behind who still has the database open.
+        if let Some(thread) = self.0.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl KnownRows {
+    /// Whether the path still leads to the file that was looked at.
+    pub(super) fn is_in_place(&self, database: &Path) -> bool {
+        disk::identity(database).is_ok_and(|found| found == Some(self.identity))
+    }
+}
