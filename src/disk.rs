@@ -287,9 +287,12 @@ pub(crate) fn absolute(path: &Path) -> io::Result<PathBuf> {
     fs::canonicalize(path).or_else(|_| std::path::absolute(path))
 }
 
-/// Syncs a file by its path. Not for a database that SQLite has open.
-pub(crate) fn sync_file(path: &Path) -> io::Result<()> {
-    fs::OpenOptions::new().write(true).open(path)?.sync_all()
+/// Syncs a file by its path. Where SQLite has it open, the handle must outlive SQLite's: closing it drops
+/// SQLite's locks.
+pub(crate) fn sync_file(path: &Path) -> io::Result<fs::File> {
+    let file = fs::OpenOptions::new().write(true).open(path)?;
+    file.sync_all()?;
+    Ok(file)
 }
 
 /// Cuts a file that may be absent to no bytes.

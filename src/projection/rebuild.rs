@@ -163,9 +163,13 @@ impl Rebuild {
         if self.keyed {
             self.schema.create_key_index(&self.db)?;
         }
+        // The disk takes the rows while the indexes are made. The handle lives until SQLite's is closed.
+        let unfinished = self.unfinished.clone();
+        let rows = std::thread::spawn(move || disk::sync_file(&unfinished));
         self.schema.create_other_indexes(&self.db)?;
         self.db.execute_batch("COMMIT")?;
         self.db.close().map_err(|(_, error)| error)?;
+        rows.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map_err(io)?;
         disk::sync_file(&self.unfinished).map_err(io)?;
         if let Some(busy) = hold_old(&self.target, wait) {
             return Err(busy);
