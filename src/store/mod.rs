@@ -247,9 +247,6 @@ impl<E: Event> Store<E> {
     ) -> Result<Ticket<E>> {
         let (slot, promise) = Promise::new();
         let ticket = Ticket { slot, shared: Arc::clone(&self.inner.shared) };
-        if let Some(cause) = self.inner.shared.dead() {
-            return Err(Error::Dead { cause });
-        }
         let now = Timestamp::now();
         let (mut encoded, mut keyed) = (Vec::with_capacity(events.len()), Vec::with_capacity(events.len()));
         for (given, key) in events {
@@ -271,6 +268,9 @@ impl<E: Event> Store<E> {
             return Err(Error::TooLarge { what: "the batch", bytes, limit: MAX_BATCH });
         }
         if encoded.is_empty() {
+            if let Some(cause) = self.inner.shared.dead() {
+                return Err(Error::Dead { cause });
+            }
             promise.put_all(Ok(Vec::new()));
         } else {
             join(&self.inner.shared, Entry { events: encoded, keyed, slot: promise })?;

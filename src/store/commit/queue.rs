@@ -114,9 +114,9 @@ impl<T: Batch, C> Queue<T, C> {
         Self { state: Mutex::new(state), work: Condvar::new(), space: Condvar::new() }
     }
 
-    /// Puts a batch into the queue; waits while the queue is full. Without `wake` the caller must
-    /// see to it at once that somebody commits: see [`Queue::take_alone`].
-    pub(super) fn join(&self, entry: T, wake: bool) -> Result<()> {
+    /// Puts a batch into the queue; waits while the queue is full. A caller who would `lead` gets the core, and
+    /// its batch back, where it is alone; whoever else holds the core, or the thread, commits otherwise.
+    pub(super) fn join(&self, entry: T, lead: bool) -> Result<Option<(C, Vec<T>)>> {
         let mut state = lock(&self.state);
         loop {
             if let Some(cause) = &state.dead {
@@ -133,35 +133,24 @@ impl<T: Batch, C> Queue<T, C> {
             if state.bytes < QUEUE_BYTES {
                 break;
             }
-            // Whoever filled it may count on somebody else to lead.
-            self.work.notify_one();
             state = self.space.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.bytes += entry.bytes();
         state.entries.push_back(entry);
-        drop(state);
-        if wake {
-            self.work.notify_one();
-        }
-        Ok(())
-    }
-
-    /// For a caller: the core, and the one batch that waits. `None` where somebody else commits or will.
-    pub(super) fn take_alone(&self) -> Option<(C, Vec<T>)> {
-        let mut state = lock(&self.state);
-        if state.entries.is_empty() || state.core.is_none() {
-            return None;
-        }
-        if state.shared || state.entries.len() > 1 || state.closing || state.dead.is_some() {
+        let alone = lead && !state.shared && state.entries.len() == 1;
+        let Some(core) = state.core.take_if(|_| alone) else {
+            // Whoever holds the core looks at the queue when it comes back.
+            let at_rest = state.core.is_some();
             drop(state);
-            self.work.notify_one();
-            return None;
-        }
-        let core = state.core.take()?;
+            if at_rest {
+                self.work.notify_one();
+            }
+            return Ok(None);
+        };
         let group = state.take_group();
         drop(state);
         self.space.notify_all();
-        Some((core, group))
+        Ok(Some((core, group)))
     }
 
     /// For a caller: the core again.

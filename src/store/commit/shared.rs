@@ -56,13 +56,12 @@ impl<T: Batch, C: Commit<T>> Shared<T, C> {
 
     /// Puts a batch into the queue, to be committed by the thread; waits while the queue is full.
     pub(in crate::store) fn submit(&self, entry: T) -> Result<()> {
-        self.queue.join(entry, true)
+        self.queue.join(entry, false).map(|_| ())
     }
 
     /// Puts a batch into the queue, and commits it here where nobody else does.
     pub(in crate::store) fn append(&self, entry: T) -> Result<()> {
-        self.queue.join(entry, false)?;
-        let Some((mut core, entries)) = self.queue.take_alone() else { return Ok(()) };
+        let Some((mut core, entries)) = self.queue.join(entry, true)? else { return Ok(()) };
         let batches = entries.len();
         let mut projector = self.rows.take_idle();
         let rows = projector.as_deref_mut();
