@@ -249,11 +249,11 @@ impl<E: Event> Store<E> {
         let ticket = Ticket { slot, shared: Arc::clone(&self.inner.shared) };
         let now = Timestamp::now();
         let (mut encoded, mut keyed) = (Vec::with_capacity(events.len()), Vec::with_capacity(events.len()));
-        for (given, key) in events {
+        for (mut event, key) in events {
             if let Some(key) = &key {
                 check_key(key)?;
             }
-            let mut event = given.clone();
+            let given = key.as_ref().map(|_| event.clone());
             event.prepare(now)?;
             encoded.push(encode(
                 &event,
@@ -261,7 +261,7 @@ impl<E: Event> Store<E> {
                 self.inner.options.max_event_bytes,
                 &self.inner.salter,
             )?);
-            keyed.push(key.map(|key| (key, given, event)));
+            keyed.push(key.zip(given).map(|(key, given)| (key, given, event)));
         }
         let bytes = batch_len(&encoded);
         if bytes > MAX_BATCH {
