@@ -14,12 +14,12 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::open_connection;
 
-/// Pages in the write-ahead log at which a checkpoint is due: 16 MiB. SQLite's own default is 1,000; but
+/// Pages in the write-ahead log at which a checkpoint is due: 32 MiB. SQLite's own default is 1,000; but
 /// commits write the same few pages again and again, so that this costs little more, and
 /// fewer commits share the disk with a checkpoint.
 const DUE: u64 = 8192;
 /// Pages at which commits wait for the checkpoint.
-const MOST: u64 = 16 * DUE;
+const MOST: u64 = 8 * DUE;
 /// Pages that the thread leaves to the last checkpoint.
 const REST: i64 = 100;
 /// Passes after which the thread lets go, however many pages are left.
@@ -43,8 +43,8 @@ struct Worker {
 impl Checkpoints {
     /// Something was committed on `db`, which does not checkpoint by itself: so many rows.
     pub(super) fn committed(&mut self, db: &Connection, path: &Path, rows: usize) {
-        // A page of each tree is written anew by every commit, and a page holds about three rows or their
-        // places in the indexes. Nothing depends on how exact this is.
+        // A page of each tree is written anew by every commit, and a batch touches about a page of some tree
+        // for every two rows. Nothing depends on how exact this is.
         self.pages += 9 + rows as u64 / 2;
         if self.pages < DUE {
             return;
