@@ -4,6 +4,7 @@
 //! about [`STEP_BYTES`] of payload, whatever the log's size, and [`BULK`] times that where rows are far behind.
 
 use std::path::Path;
+use std::sync::mpsc::{channel, sync_channel};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -190,23 +191,31 @@ fn gather_steps<E: Event>(cursor: &mut Cursor, steps: usize) -> Result<Option<St
 }
 
 /// Reads the log to the cursor's horizon in a thread of its own, a few stretches ahead of `each`: reading
-/// and decoding take about as long as SQLite takes for its part.
+/// and decoding take about as long as SQLite takes for its part. `each` gives back the rows that it has done
+/// with: the thread that has made them frees them, so that the two do not wait for each other's memory.
 pub(crate) fn read_ahead<E: Event>(
     mut cursor: Cursor,
-    mut each: impl FnMut(Stretch) -> Result<(), Stop>,
+    mut each: impl FnMut(Stretch) -> Result<Vec<Row>, Stop>,
 ) -> Result<(), Stop> {
     const AHEAD: usize = 4;
     std::thread::scope(|scope| {
-        let (sender, stretches) = std::sync::mpsc::sync_channel(AHEAD);
+        let (sender, stretches) = sync_channel(AHEAD);
+        let (give_back, done_with) = channel::<Vec<Row>>();
         let reader = scope.spawn(move || {
             // Whoever reads no further has dropped the other end.
             while let Some(stretch) = gather::<E>(&mut cursor).transpose()
                 && let sound = stretch.is_ok()
                 && sender.send(stretch).is_ok()
                 && sound
-            {}
+            {
+                done_with.try_iter().for_each(drop);
+            }
         });
-        let done = stretches.into_iter().try_for_each(|stretch| each(stretch?));
+        let done = stretches.into_iter().try_for_each(|stretch| {
+            // At its end the reader is gone, and takes nothing back.
+            let _ = give_back.send(each(stretch?)?);
+            Ok(())
+        });
         // The scope alone would not wait until the thread is gone, only until its work is done.
         reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         done
@@ -376,7 +385,7 @@ pub(crate) fn heal_all<E: Event>(
             compare_stretch(projection.reader(), projection.schema(), &stretch, floor, ceiling)?;
         heal_stretch(projection, stretch, differences, report, findings)?;
         floor = ceiling + 1;
-        Ok(())
+        Ok(Vec::new())
     })?;
     set_aside_between(projection, floor, i64::MAX, report)?;
     Ok(())
@@ -466,7 +475,7 @@ pub(crate) fn rebuild<E: Event>(
     read_ahead::<E>(cursor, |stretch| {
         let stretch = sound(stretch, &view.log.store_dir)?;
         report.add(new.apply(&stretch.step)?);
-        Ok(())
+        Ok(stretch.step.rows)
     })?;
     if let Some(old) = old {
         report.set_aside += new.keep_unexplained(&old, "no event explains this row")?;
@@ -485,7 +494,7 @@ pub(crate) fn fill<E: Event>(db: &Connection, schema: &Schema, view: &LogView) -
     read_ahead::<E>(cursor, |stretch| {
         crate::projection::apply_in(db, schema, &stretch.step, applied)?;
         applied = stretch.step.applied.unwrap_or(applied);
-        Ok(())
+        Ok(stretch.step.rows)
     })?;
     db.execute_batch("COMMIT").map_err(Trouble::from)?;
     Ok(applied)

@@ -29,12 +29,21 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The size of segment `number`, which must hold at least `frames` bytes of frames.
+    /// The size of segment `number`, which must hold at least `frames` bytes of frames: those of one batch.
+    /// Where that is a large part of it, the size is that of a few batches which differ little, because a batch
+    /// is never split and would leave the rest empty.
     pub(crate) fn segment_size(&self, number: u64, frames: u64) -> u64 {
+        /// More batches than these leave little space empty anyway.
+        const FEW: u64 = 16;
         let doublings = (number - 1).min(20) as u32;
         let regular = self.first_segment.saturating_mul(1 << doublings).min(self.max_segment);
-        let needed = (FIRST_FRAME + frames + MARK_LEN).next_multiple_of(4096);
-        regular.max(needed).min(MAX_SEGMENT)
+        let needed = FIRST_FRAME + frames + MARK_LEN;
+        let alike = frames + frames / 64 + MARK_LEN;
+        match regular.saturating_sub(FIRST_FRAME) / alike {
+            0 => needed.next_multiple_of(4096).min(MAX_SEGMENT),
+            fit @ 1..=FEW => (FIRST_FRAME + fit * alike).next_multiple_of(4096),
+            _ => regular.min(MAX_SEGMENT),
+        }
     }
 }
 
@@ -295,5 +304,28 @@ impl LogWriter {
     /// Whether the handle is dead.
     pub(crate) fn is_failed(&self) -> bool {
         self.failed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_batches_that_differ_little_leave_little_space_empty() {
+        let limits = Limits::default();
+        for batch in [1 << 20, 2_950_000, 5 << 20, 8_000_000, 9 << 20, 16_000_000] {
+            let size = limits.segment_size(20, batch);
+            assert!(size <= limits.max_segment);
+            // The next ones may be a little larger, and each may need a mark of its own.
+            let each = batch + batch / 80 + MARK_LEN;
+            let used = (size - FIRST_FRAME) / each * each;
+            assert!(used > 0 && used + size / 16 > size, "{batch}: {used} of {size}");
+        }
+        let largest = limits.segment_size(20, MAX_BATCH);
+        assert!(largest > MAX_BATCH && largest < MAX_BATCH + 16 * 1024);
+        assert_eq!(limits.segment_size(1, 0), limits.first_segment);
+        assert_eq!(limits.segment_size(3, 300), 4 * limits.first_segment);
+        assert_eq!(limits.segment_size(20, 300), limits.max_segment);
     }
 }

@@ -212,7 +212,7 @@ fn walk<E: Event>(
             check.tell(Finding::new(FindingKind::AppliedDiffers, what).seq(applied.seq));
         }
         if trouble.is_some() {
-            return Ok(()); // the rest of the log all the same
+            return Ok(Vec::new()); // the rest of the log all the same
         }
         let ceiling = (stretch.next_seq as i64 - 1).min(applied.seq as i64);
         stretch.step.rows.retain(|row| row.seq <= applied.seq);
@@ -220,7 +220,7 @@ fn walk<E: Event>(
             Ok(differences) => differences,
             Err(found) => {
                 trouble = Some(found);
-                return Ok(());
+                return Ok(Vec::new());
             }
         };
         check.summary.rows += stretch.step.rows.len() as u64;
@@ -237,7 +237,7 @@ fn walk<E: Event>(
         for id in differences.unknown.into_iter().chain(differences.erased) {
             tell_unknown(check, id);
         }
-        Ok(())
+        Ok(stretch.step.rows)
     });
     match done {
         Ok(()) => {}
