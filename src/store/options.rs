@@ -94,7 +94,8 @@ impl Options {
 
     /// Sizes of the log's segments in bytes: the first one, and the largest. Default: 256 KiB and
     /// 16 MiB. Each segment is twice as large as the one before. Values are kept between 16 KiB and
-    /// 64 MiB, and are rounded up to 4 KiB. A batch that would not fit gets a larger segment.
+    /// 64 MiB, and are rounded up to 4 KiB. A batch that would not fit gets a larger segment, and one that
+    /// takes more than a sixteenth gets a segment for a few of its size.
     #[must_use]
     pub fn segment_bytes(mut self, first: u64, largest: u64) -> Self {
         let fit = |bytes: u64| bytes.clamp(16 * 1024, 64 * 1024 * 1024).next_multiple_of(4096);
