@@ -185,9 +185,18 @@ fn gather_steps<E: Event>(cursor: &mut Cursor, steps: usize) -> Result<Option<St
             }
         }
     }
+    // Whoever reads rows back after a step must not miss one that the step itself takes away.
+    let Step { rows, deleted, .. } = &mut stretch.step;
+    if !deleted.is_empty() {
+        rows.retain(|row| !within(deleted, row.seq));
+    }
     stretch.next_seq = cursor.next_seq();
     stretch.stray = cursor.take_stray();
     Ok((entries > 0).then_some(stretch))
+}
+
+fn within(ranges: &[(u64, u64)], seq: u64) -> bool {
+    ranges.iter().any(|(first, last)| (*first..=*last).contains(&seq))
 }
 
 /// Reads the log to the cursor's horizon in a thread of its own, a few stretches ahead of `each`: reading
@@ -340,8 +349,9 @@ pub(crate) fn compare_stretch(
 ) -> Result<Differences, Trouble> {
     let rows = compare::read_back(db, schema, &stretch.step.rows)?;
     let (mut unknown, mut erased) = (Vec::new(), Vec::new());
-    let gone: Vec<_> =
-        stretch.step.absent.iter().filter(|(_, _, why)| *why == "erased").map(|(a, b, _)| (*a, *b)).collect();
+    let erased_here =
+        stretch.step.absent.iter().filter(|(_, _, why)| *why == "erased").map(|(a, b, _)| (*a, *b));
+    let gone: Vec<_> = erased_here.chain(stretch.step.deleted.iter().copied()).collect();
     let mut from = floor;
     let mut known = stretch.step.rows.iter().map(|row| row.seq as i64).peekable();
     while from <= ceiling {
@@ -352,13 +362,11 @@ pub(crate) fn compare_stretch(
             if known.peek() == Some(&id) {
                 continue;
             }
-            let within = |ranges: &[(u64, u64)]| {
-                id > 0 && ranges.iter().any(|(first, last)| (*first..=*last).contains(&(id as u64)))
-            };
-            if within(&stretch.damaged) {
+            let is_in = |ranges: &[(u64, u64)]| id > 0 && within(ranges, id as u64);
+            if is_in(&stretch.damaged) {
                 continue; // the row may be the only copy
             }
-            if within(&gone) { erased.push(id) } else { unknown.push(id) }
+            if is_in(&gone) { erased.push(id) } else { unknown.push(id) }
         }
         from = last + 1;
     }

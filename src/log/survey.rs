@@ -208,6 +208,7 @@ pub(crate) fn survey_from(
     let mut ends_in_mark = false;
     let (mut sighting, mut last_event) = (Sighting::Elsewhere, None);
     let (mut waypoints, mut next_waypoint) = (Vec::new(), start.offset + WAY);
+    let mut deletions = false;
     let fault = loop {
         let frame = match frame_at(reader, &end)? {
             Ok(frame) if !frame.erased => frame,
@@ -222,7 +223,9 @@ pub(crate) fn survey_from(
         open_batch = header.more().then(|| open_batch.unwrap_or(end));
         end = Chain::after(frame.offset, &header);
         ends_in_mark = header.kind == FrameKind::Mark;
-        if end.offset >= next_waypoint {
+        deletions |= header.kind == FrameKind::Deletion;
+        // A deletion record is ahead of nobody by its seq: whoever starts behind it would never meet it (P8).
+        if end.offset >= next_waypoint && !deletions {
             waypoints.push(end);
             next_waypoint = end.offset + WAY;
         }

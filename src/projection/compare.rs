@@ -163,7 +163,12 @@ pub(crate) fn lacking_between(
     first: u64,
     last: u64,
 ) -> Result<u64, Trouble> {
-    if first > last || Tally::of(db, schema)?.has_all(db, first, last)? {
+    if first > last {
+        return Ok(0);
+    }
+    // Beside a writer all of it must be of one moment.
+    let _one_moment = if db.is_autocommit() { Some(db.unchecked_transaction()?) } else { None };
+    if Tally::of(db, schema)?.has_all(db, first, last)? {
         return Ok(0);
     }
     let sql = format!("SELECT count(*) FROM {} WHERE id BETWEEN ?1 AND ?2", schema.table);
@@ -184,21 +189,21 @@ pub(crate) struct Tally {
 impl Tally {
     /// Counts. SQLite counts a whole table in its smallest index, and finds both ends without a scan.
     pub(crate) fn of(db: &Connection, schema: &Schema) -> Result<Self, Trouble> {
-        let ask = |what: &str| -> Result<Option<i64>, Trouble> {
-            let sql = format!("SELECT {what} FROM {}", schema.table);
-            Ok(db.prepare_cached(&sql)?.query_row([], |row| row.get(0))?)
-        };
-        Ok(Self {
-            least: ask("min(id)")?,
-            most: ask("max(id)")?,
-            rows: ask("count(*)")?.unwrap_or(0).max(0) as u64,
-        })
+        let sql = format!(
+            "SELECT (SELECT min(id) FROM {0}), (SELECT max(id) FROM {0}), (SELECT count(*) FROM {0})",
+            schema.table
+        );
+        let (least, most, rows) = db
+            .prepare_cached(&sql)?
+            .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, Option<i64>>(2)?)))?;
+        Ok(Self { least, most, rows: rows.unwrap_or(0).max(0) as u64 })
     }
 
     /// Whether every seq from `first` to `last` has a row or lawfully has none, and no other id has one.
     fn has_all(self, db: &Connection, first: u64, last: u64) -> Result<bool, Trouble> {
         let (Some(least), Some(most)) = (self.least, self.most) else { return Ok(false) };
-        if least < first as i64 || most > last as i64 {
+        // In a damaged table the ends may be the wrong way round.
+        if first > last || least < first as i64 || most > last as i64 {
             return Ok(false);
         }
         Ok(self.rows + absent_between(db, first, last)? == last - first + 1)

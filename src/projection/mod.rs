@@ -166,6 +166,11 @@ pub(crate) fn open_immutable(path: &Path) -> Result<Connection, Trouble> {
     open_connection(Path::new(&uri), flags, Duration::ZERO)
 }
 
+/// Whether the database has a write-ahead log, as every projection should.
+pub(crate) fn uses_wal(db: &Connection) -> bool {
+    db.query_row("PRAGMA journal_mode", [], |row| row.get::<_, String>(0)).is_ok_and(|mode| mode == "wal")
+}
+
 fn open_for_writing(path: &Path, wait: Duration) -> Result<Connection, Trouble> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let db = open_connection(path, flags, wait)?;
@@ -241,16 +246,19 @@ fn initialize(db: &Connection, schema: &Schema, store: StoreId) -> rusqlite::Res
 
 impl Projection {
     /// Opens the database of a store, making it where `create` is set and there is none. `read` only reads,
-    /// and found this very file to be the store's database just now.
+    /// and found the file with this identity to be the store's database just now.
     pub(crate) fn open(
         path: &Path,
         schema: Schema,
         store: StoreId,
         wait: Duration,
         create: bool,
-        mut read: Option<Connection>,
+        read: Option<(Connection, FileIdentity)>,
     ) -> Result<Self, Trouble> {
-        let exists = disk::identity(path).map_err(|error| Trouble::io(&error))?.is_some();
+        let before = disk::identity(path).map_err(|error| Trouble::io(&error))?;
+        let exists = before.is_some();
+        let looked_at = read.as_ref().map(|(_, identity)| *identity);
+        let mut read = read.map(|(db, _)| db);
         if !exists && !create {
             return Err(Trouble::Unusable("the database is not there".into()));
         }
@@ -290,6 +298,10 @@ impl Projection {
         };
         read.busy_timeout(wait)?;
         let identity = disk::identity(path).map_err(|error| Trouble::io(&error))?;
+        if [before, looked_at].into_iter().flatten().any(|seen| identity != Some(seen)) {
+            // One connection may be of the old file and one of the new.
+            return Err(Trouble::Busy("the database was replaced while it was opened".into()));
+        }
         let checkpoints = Checkpoints::default();
         Ok(Self { path: path.into(), schema, checkpoints, read, write, identity, applied })
     }

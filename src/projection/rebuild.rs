@@ -163,14 +163,19 @@ impl Rebuild {
         if self.keyed {
             self.schema.create_key_index(&self.db)?;
         }
-        // The disk takes the rows while the indexes are made. The handle lives until SQLite's is closed.
-        let unfinished = self.unfinished.clone();
-        let rows = std::thread::spawn(move || disk::sync_file(&unfinished));
-        self.schema.create_other_indexes(&self.db)?;
-        self.db.execute_batch("COMMIT")?;
-        self.db.close().map_err(|(_, error)| error)?;
-        rows.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map_err(io)?;
-        disk::sync_file(&self.unfinished).map_err(io)?;
+        let unfinished = &self.unfinished;
+        std::thread::scope(|scope| {
+            // The disk takes the rows while the indexes are made. The handle lives until SQLite's is closed.
+            let early = std::thread::Builder::new().name("synclog-sync".into());
+            let early = early.spawn_scoped(scope, || disk::sync_file(unfinished));
+            self.schema.create_other_indexes(&self.db)?;
+            self.db.execute_batch("COMMIT")?;
+            self.db.close().map_err(|(_, error)| error)?;
+            // Without a thread the last sync alone takes longer.
+            let Ok(early) = early else { return Ok(()) };
+            early.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map(drop).map_err(io)
+        })?;
+        disk::sync_file(unfinished).map_err(io)?;
         if let Some(busy) = hold_old(&self.target, wait) {
             return Err(busy);
         }

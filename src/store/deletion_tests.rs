@@ -48,12 +48,15 @@ fn put(dir: &Path, segment: u64, offset: u64, bytes: &[u8]) {
 
 /// Adds a record to the end of the log that deletes the events of [`GONE`].
 fn record_deletion(dir: &Path) {
+    record_deletion_of(dir, vec![GONE]);
+}
+
+fn record_deletion_of(dir: &Path, ranges: Vec<(u64, u64)>) {
     let log = log_in(dir);
     let active = *log.list().unwrap().segments.last().unwrap();
     assert!(active.number > 1);
     let end = survey(&mut log.reader(&active).unwrap(), None, None).unwrap().end;
-    let record =
-        Deletion { reason: Reason::Erasure, subject: [7; 32], cut_off: i64::MAX, ranges: vec![GONE] };
+    let record = Deletion { reason: Reason::Erasure, subject: [7; 32], cut_off: i64::MAX, ranges };
     let seed = Seed::new(active.store, active.number);
     let mut bytes = Vec::new();
     let draft = Draft {
@@ -127,6 +130,82 @@ fn p8_replay_and_rebuild_obey_a_deletion() {
         replay(dir, false);
         assert_eq!(first_rows(dir), left, "P8: with an older copy of it, erased {erased}");
     }
+}
+
+/// A place to start from that opening has remembered is never behind a record that the rows have not seen.
+#[test]
+fn p8_a_record_is_met_however_long_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    store(dir);
+    // Events that are far ahead make the record long.
+    record_deletion_of(
+        dir,
+        std::iter::once(GONE).chain((0..80).map(|n| (1000 + 2 * n, 1000 + 2 * n))).collect(),
+    );
+    open_and_close(dir);
+    assert_eq!(first_rows(dir), [1, 2, 6, 7], "P8");
+}
+
+/// What opening looks at again are rows of events, not of deleted ones, wherever the record is by then.
+#[test]
+fn p8_opening_does_not_bring_back_recent_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    store(dir);
+    record_deletion(dir);
+    replay(dir, false);
+    let segments = || log_in(dir).list().unwrap().segments.len();
+    let before = segments();
+    for seq in 41.. {
+        let log = SyncLog::open_with(dir, options()).unwrap();
+        let event = SyncEvent::new(Company::new("g", "a", "n"), Level::Info, "x".repeat(500));
+        assert_eq!(log.append(event).unwrap().seq, seq);
+        log.close().unwrap();
+        assert_eq!(first_rows(dir), [1, 2, 6, 7], "P8: opened with {seq} events");
+        if segments() > before {
+            break;
+        }
+    }
+    open_and_close(dir);
+    assert_eq!(first_rows(dir), [1, 2, 6, 7], "P8: the record is in a sealed segment");
+    replay(dir, false);
+    assert_eq!(first_rows(dir), [1, 2, 6, 7], "P8: after a replay");
+}
+
+/// Rows that a step makes and takes away again are not taken for missing when it is read back.
+#[test]
+fn p8_catching_up_obeys_a_record_of_its_own_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    open_and_close(dir);
+    let older = std::fs::read(dir.join("synclog.db")).unwrap();
+    store(dir);
+    record_deletion(dir);
+    std::fs::write(dir.join("synclog.db"), &older).unwrap();
+    open_and_close(dir);
+    assert_eq!(first_rows(dir), [1, 2, 6, 7], "P8");
+}
+
+/// Mending a lost row leaves its neighbours alone, though the record that took them is far ahead.
+#[test]
+fn p8_mending_does_not_bring_back_neighbours() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    store(dir);
+    let more = Store::open(dir, options()).unwrap();
+    more.append_all((41..=1200).map(super::view_tests::event)).unwrap();
+    more.close().unwrap();
+    record_deletion(dir);
+    let more = Store::open(dir, options()).unwrap();
+    more.append_all((1201..=1400).map(super::view_tests::event)).unwrap();
+    more.close().unwrap();
+    assert_eq!(first_rows(dir), [1, 2, 6, 7]);
+    let db = rusqlite::Connection::open(dir.join("synclog.db")).unwrap();
+    db.execute_batch("DELETE FROM sync_logs WHERE id = 2").unwrap();
+    drop(db);
+    open_and_close(dir);
+    assert_eq!(first_rows(dir), [1, 2, 6, 7], "P7, P8");
 }
 
 /// Our own export, taken before the deletion, does not bring the events back.

@@ -35,12 +35,13 @@ impl Counting {
     /// Counting fewer rows takes less time than starting a thread.
     const LEAST_ROWS: u64 = if cfg!(test) { 1 } else { 20_000 };
 
-    /// Starts to count where there are about so many rows.
-    pub(super) fn start(dir: &Path, schema: &Schema, rows: u64) -> Option<Self> {
-        if rows < Self::LEAST_ROWS {
+    /// Starts to count where there are about so many rows in the database of this connection.
+    pub(super) fn start(db: &Connection, database: &Path, schema: &Schema, rows: u64) -> Option<Self> {
+        // Without a write-ahead log whoever reads keeps out whoever writes: ourselves.
+        if rows < Self::LEAST_ROWS || !projection::uses_wal(db) {
             return None;
         }
-        let (path, schema) = (projection::database_path(dir), schema.clone());
+        let (path, schema) = (database.to_owned(), schema.clone());
         let count = move || {
             let db = projection::open_for_reading(&path, Duration::ZERO).ok()?;
             Tally::of(&db, &schema).ok()
@@ -68,5 +69,28 @@ impl KnownRows {
     /// Whether the path still leads to the file that was looked at.
     pub(super) fn is_in_place(&self, database: &Path) -> bool {
         disk::identity(database).is_ok_and(|found| found == Some(self.identity))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::view_tests::event;
+    use crate::store::{Options, Store};
+    use crate::sync::SyncEvent;
+
+    #[test]
+    fn rows_are_counted_only_where_that_keeps_nobody_from_writing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Options::default()).unwrap();
+        store.append_all((1..=9).map(event)).unwrap();
+        store.close().unwrap();
+        let schema = Schema::of::<SyncEvent>().unwrap();
+        let database = projection::database_path(dir.path());
+        let db = Connection::open(&database).unwrap();
+        let start = || Counting::start(&db, &database, &schema, 9);
+        assert_eq!(start().unwrap().tally(), Some(Tally::of(&db, &schema).unwrap()));
+        db.query_row("PRAGMA journal_mode=DELETE", [], |_| Ok(())).unwrap();
+        assert!(start().is_none());
     }
 }

@@ -242,11 +242,12 @@ fn open_log<E: Event>(
     let listing = log.list()?;
     let store = listing.segments.last().map(|header| header.store);
     let peeked = peek(&log.store_dir, schema, store, options.projection_wait, Fallback::ReadWrite);
+    let database = projection::database_path(&log.store_dir);
     let counting = peeked
         .db
         .as_ref()
         .filter(|_| options.projection)
-        .and_then(|_| Counting::start(&log.store_dir, schema, peeked.applied));
+        .and_then(|db| Counting::start(db, &database, schema, peeked.applied));
     let mut rows = peeked.db.as_ref().map(|db| RowDonor::<E>::new(db, schema));
     let donor: &mut dyn Donor = match &mut rows {
         Some(rows) => rows,

@@ -207,8 +207,8 @@ impl Projector {
         // A missing database is built by a rebuild, which is faster than row by row.
         let create = view.last_seq() == 0;
         let known = self.known.rows.take().filter(|known| known.is_in_place(&self.database));
-        let (db, counting) =
-            known.map_or((None, None), |KnownRows { db, counting, .. }| (Some(db), counting));
+        let (db, counting) = known
+            .map_or((None, None), |KnownRows { identity, db, counting }| (Some((db, identity)), counting));
         let mut projection =
             Projection::open(&self.database, self.schema.clone(), self.store, wait, create, db)?;
         let applied = projection.applied();
@@ -298,9 +298,13 @@ impl Projector {
                     return Err(Error::Damaged { dir, findings: stretch.findings }.into());
                 }
                 stretch.step.rows.retain(|row| row.seq <= high);
-                let differing = projection.read_back(&stretch.step.rows)?;
-                let wrong = |seq: u64| differing.iter().any(|(found, _)| *found == seq);
-                stretch.step.rows.retain(|row| wrong(row.seq));
+                let mut wrong = Vec::new();
+                for (seq, _) in projection.read_back(&stretch.step.rows)? {
+                    if !compare::was_deleted(projection.reader(), seq)? {
+                        wrong.push(seq);
+                    }
+                }
+                stretch.step.rows.retain(|row| wrong.contains(&row.seq));
                 if stretch.step.rows.is_empty() && stretch.step.absent.is_empty() {
                     continue;
                 }
