@@ -199,7 +199,10 @@ pub(super) fn open<E: Event>(
     let found = contents(&log)?;
     match (&found, options.create) {
         (Contents::Store, _) => {}
-        (Contents::Empty, true) => create_dirs(log.disk.as_ref(), &dir)?,
+        (Contents::Empty, true) => {
+            schema.try_out()?;
+            create_dirs(log.disk.as_ref(), &dir)?;
+        }
         (found, create) => return Err(no_store(&log, found, create)),
     }
     let lock = WriterLock::acquire(&dir, options.lock_wait)?;
@@ -242,6 +245,9 @@ fn open_log<E: Event>(
     let listing = log.list()?;
     let store = listing.segments.last().map(|header| header.store);
     let peeked = peek(&log.store_dir, schema, store, options.projection_wait, Fallback::ReadWrite);
+    if peeked.db.is_none() {
+        schema.try_out()?;
+    }
     let database = projection::database_path(&log.store_dir);
     let counting = peeked
         .db

@@ -26,7 +26,10 @@ pub fn open_and_close(dir: &Path) -> Result<Duration> {
 fn count(path: &Path, table: &str) -> Result<(Duration, i64)> {
     let start = Instant::now();
     let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    let sql = format!("SELECT count(*), min(id), max(id) FROM {table}");
+    // Asked for together, SQLite walks through every row; one by one, through the smallest index.
+    let sql = format!(
+        "SELECT (SELECT count(*) FROM {table}), (SELECT min(id) FROM {table}), (SELECT max(id) FROM {table})"
+    );
     let (count, _, _): (i64, i64, i64) =
         db.query_row(&sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     Ok((start.elapsed(), count))
