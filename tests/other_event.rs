@@ -167,3 +167,62 @@ fn events_of_an_older_version_are_upcast_and_newer_ones_are_kept_and_reported() 
     let new = Store::<Reading>::open(dir.path(), Options::default()).unwrap();
     assert_eq!(new.last_seq(), 3);
 }
+
+/// An event type that cannot be stored: its number is 0, or its table has a word of SQL for a name.
+#[derive(Clone, Debug, PartialEq)]
+struct Unfit<const KIND: u16>(OldReading);
+
+impl<const NUMBER: u16> Event for Unfit<NUMBER> {
+    const KIND: u16 = NUMBER;
+    const VERSION: u16 = 1;
+    const TABLE: Table = Table { name: if NUMBER == 0 { "readings" } else { "order" }, ..OldReading::TABLE };
+
+    fn prepare(&mut self, now: Timestamp) -> Result<(), Error> {
+        self.0.prepare(now)
+    }
+
+    fn encode(&self, version: u16) -> Result<Vec<u8>, Error> {
+        self.0.encode(version)
+    }
+
+    fn decode(version: u16, payload: &[u8]) -> Result<Self, Error> {
+        OldReading::decode(version, payload).map(Self)
+    }
+
+    fn to_row(&self) -> Vec<Value> {
+        self.0.to_row()
+    }
+
+    fn from_row(row: &[Value]) -> Result<Self, Error> {
+        OldReading::from_row(row).map(Self)
+    }
+}
+
+#[test]
+fn a_type_that_cannot_be_stored_is_refused_before_anything_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let new = dir.path().join("new");
+    let refused =
+        |result: Result<(), Error>| assert!(matches!(result, Err(Error::Invalid { .. })), "{result:?}");
+    refused(Store::<Unfit<0>>::open(&new, Options::default()).map(drop));
+    refused(Store::<Unfit<700>>::open(&new, Options::default()).map(drop));
+    assert!(!new.exists());
+    // Nor does it change a store that is there, with or without its rows.
+    let store = Store::<OldReading>::open(&new, Options::default()).unwrap();
+    store.append(OldReading(20)).unwrap();
+    store.close().unwrap();
+    let segment = new.join("log").join("00000000000000000001.seg");
+    let before = std::fs::read(&segment).unwrap();
+    for _ in 0..2 {
+        refused(Store::<Unfit<0>>::open(&new, Options::default()).map(drop));
+        refused(Store::<Unfit<700>>::open(&new, Options::default()).map(drop));
+        assert!(before == std::fs::read(&segment).unwrap());
+        std::fs::remove_file(new.join("synclog.db"))
+            .or_else(|error| match error.kind() {
+                std::io::ErrorKind::NotFound => Ok(()),
+                _ => Err(error),
+            })
+            .unwrap();
+    }
+    assert!(!new.join("synclog.db").exists());
+}
