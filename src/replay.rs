@@ -150,7 +150,7 @@ fn gather_steps<E: Event>(cursor: &mut Cursor, steps: usize) -> Result<Option<St
                 stretch.step.applied = Some(Applied { seq: header.seq, sum: header.sum });
                 match codec::decode::<E>(&header, payload) {
                     Decoded::Event { event, key } => {
-                        stretch.step.rows.push(codec::row_of(header.seq, &event, key, &raw, payload));
+                        stretch.step.rows.push(codec::row_of(header.seq, &event, key, raw, payload));
                     }
                     Decoded::Unknown(reason) => {
                         stretch.step.absent.push((header.seq, header.seq, "unknown"));

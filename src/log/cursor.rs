@@ -51,7 +51,7 @@ impl Segments {
 /// What stands next in the log.
 pub(crate) enum Entry<'a> {
     /// An event. The payload lies in the cursor's window.
-    Event { header: Header, raw: [u8; HEADER_LEN], payload: &'a [u8] },
+    Event { header: Header, raw: &'a [u8; HEADER_LEN], payload: &'a [u8] },
     /// A deletion record.
     Deletion { payload: &'a [u8] },
     /// An event whose payload was erased. A deletion record further on must cover it.
@@ -246,7 +246,6 @@ impl Cursor {
                     let bytes = reader.bytes(frame.offset, HEADER_LEN + header.payload_len as usize)?;
                     // `frame_at` has just had all of it in the window.
                     let Some((raw, payload)) = bytes.split_first_chunk() else { return Ok(None) };
-                    let raw = *raw;
                     return Ok(Some(match kind {
                         FrameKind::Event => Entry::Event { header, raw, payload },
                         _ => Entry::Deletion { payload },
@@ -264,6 +263,11 @@ impl Cursor {
                 && later.first_seq == self.chain.seq
                 && later.previous == self.chain.previous
         }))
+    }
+
+    /// Whether stray bytes were met that nobody has taken yet.
+    pub(crate) fn has_stray(&self) -> bool {
+        !self.stray.is_empty()
     }
 
     /// Stray bytes that were met so far, each stretch once.

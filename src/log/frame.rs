@@ -300,7 +300,7 @@ pub(crate) fn decode_header(
         return Err(HeaderFault::NoRoom);
     }
     let raw = &raw[..HEADER_LEN];
-    if raw.iter().all(|byte| *byte == 0) {
+    if raw[0] == 0 && raw.iter().all(|byte| *byte == 0) {
         return Err(HeaderFault::Zero);
     }
     if !may_be_header(raw) || raw[7] != 0 || raw[44..47] != [0; 3] {

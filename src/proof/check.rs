@@ -95,7 +95,7 @@ pub(crate) fn verify(
                         header.seq, header.event_kind, planned.number
                     ));
                 }
-                planned.raw.get_or_init(|| raw);
+                planned.raw.get_or_init(|| *raw);
             }
             Some(Entry::Damage(finding)) => return fail(format!("P3: {finding}")),
             Some(_) => return fail("P4: neither deletions nor erasures here".into()),
