@@ -93,22 +93,35 @@ fn split<'p>(header: &Header, payload: &'p [u8]) -> Option<(Option<String>, &'p 
     Some((Some(std::str::from_utf8(key).ok()?.to_owned()), own))
 }
 
-/// Why this program cannot know what a frame holds, by its header alone; `None` where it may.
-pub(crate) fn unknown<E: Event>(header: &Header) -> Option<String> {
-    if header.event_kind != E::KIND {
-        return Some(format!(
-            "its kind is {}, this store's events are of kind {}",
-            header.event_kind,
-            E::KIND
-        ));
+/// Which events this program knows.
+#[derive(Clone, Copy)]
+pub(crate) struct Known {
+    kind: u16,
+    version: u16,
+}
+
+impl Known {
+    pub(crate) fn of<E: Event>() -> Self {
+        Self { kind: E::KIND, version: E::VERSION }
     }
-    (header.version > E::VERSION)
-        .then(|| format!("its version is {}, this program knows up to {}", header.version, E::VERSION))
+
+    /// Why this program cannot know what a frame holds, by its header alone; `None` where it may.
+    pub(crate) fn lacks(self, header: &Header) -> Option<String> {
+        let Self { kind, version } = self;
+        if header.event_kind != kind {
+            return Some(format!(
+                "its kind is {}, this store's events are of kind {kind}",
+                header.event_kind
+            ));
+        }
+        (header.version > version)
+            .then(|| format!("its version is {}, this program knows up to {version}", header.version))
+    }
 }
 
 /// The event in a frame whose checksums fit.
 pub(crate) fn decode<E: Event>(header: &Header, payload: &[u8]) -> Decoded<E> {
-    if let Some(reason) = unknown::<E>(header) {
+    if let Some(reason) = Known::of::<E>().lacks(header) {
         return Decoded::Unknown(reason);
     }
     let Some((key, own)) = split(header, payload) else {

@@ -196,7 +196,7 @@ fn write_new(
     let zeros = vec![0; CHUNK.min(header.size) as usize];
     let mut offset = FIRST_FRAME;
     while offset < header.size {
-        let end = header.size.min(offset + CHUNK);
+        let end = header.size.min((offset / CHUNK + 1) * CHUNK);
         file.write_all_at(&zeros[..(end - offset) as usize], offset)
             .map_err(|error| Error::io_at("write", path, offset, error))?;
         offset = end;
@@ -217,7 +217,10 @@ pub(crate) struct SegmentReader {
     pub(crate) header: SegmentHeader,
     pub(crate) seed: Seed,
     backing: Backing,
-    window: Vec<u8>,
+    /// The window lies in here from `window_from` on, where a page starts.
+    buffer: Vec<u8>,
+    window_from: usize,
+    window_len: usize,
     window_at: u64,
     /// Nothing behind this offset is read ahead.
     read_to: u64,
@@ -230,6 +233,8 @@ enum Backing {
 
 /// As much as stays in a core's nearer cache between the copy from the system and the checksums.
 const WINDOW: usize = 64 * 1024;
+/// Processors copy fastest from one page to another, as the system does where both ends are aligned.
+const PAGE: usize = 4096;
 
 impl SegmentReader {
     pub(crate) fn new(path: PathBuf, header: SegmentHeader, file: Arc<dyn DiskFile>) -> Self {
@@ -239,7 +244,9 @@ impl SegmentReader {
             header,
             seed,
             backing: Backing::File(file),
-            window: Vec::new(),
+            buffer: Vec::new(),
+            window_from: 0,
+            window_len: 0,
             window_at: 0,
             read_to: u64::MAX,
         }
@@ -257,7 +264,7 @@ impl SegmentReader {
 
     /// Forgets what was read, because a writer may have written since.
     pub(crate) fn refresh(&mut self) {
-        self.window.clear();
+        self.window_len = 0;
     }
 
     /// Reads no farther ahead than `offset`: whoever follows a writer wants the last group, not the
@@ -267,6 +274,7 @@ impl SegmentReader {
     }
 
     /// The bytes `offset..offset + len`, cut at the segment's end.
+    #[inline]
     pub(crate) fn bytes(&mut self, offset: u64, len: usize) -> Result<&[u8]> {
         let end = (offset + len as u64).min(self.header.size);
         if offset >= end {
@@ -276,22 +284,30 @@ impl SegmentReader {
             Backing::Map(map) => return Ok(&map.bytes()[offset as usize..end as usize]),
             Backing::File(file) => file,
         };
-        if offset < self.window_at || end > self.window_at + self.window.len() as u64 {
-            let ahead = (WINDOW as u64).min(self.read_to.saturating_sub(offset));
-            let want = ahead.max(len as u64).min(self.header.size - offset) as usize;
-            self.window.resize(want, 0);
-            if want <= WINDOW {
-                self.window.shrink_to(WINDOW);
-            }
-            self.window_at = offset;
-            if let Err(error) = read_exact_at(file.as_ref(), &mut self.window, offset) {
-                self.window.clear();
-                return Err(Error::io_at("read", &self.path, offset, error));
-            }
+        if offset < self.window_at || end > self.window_at + self.window_len as u64 {
+            let at = offset - offset % PAGE as u64;
+            let ahead = (at + WINDOW as u64).min(self.read_to);
+            let len = (ahead.max(end).min(self.header.size) - at) as usize;
+            let window = room_for(&mut self.buffer, &mut self.window_from, len);
+            self.window_len = 0;
+            read_exact_at(file.as_ref(), window, at)
+                .map_err(|error| Error::io_at("read", &self.path, at, error))?;
+            (self.window_at, self.window_len) = (at, len);
         }
-        let start = (offset - self.window_at) as usize;
-        Ok(&self.window[start..start + (end - offset) as usize])
+        let start = self.window_from + (offset - self.window_at) as usize;
+        Ok(&self.buffer[start..start + (end - offset) as usize])
     }
+}
+
+/// `len` bytes of a buffer from a page's start on, which is told as well. A frame that is larger than the usual
+/// window does not make the buffer large for good.
+fn room_for<'b>(buffer: &'b mut Vec<u8>, from: &mut usize, len: usize) -> &'b mut [u8] {
+    const USUAL: usize = WINDOW + PAGE;
+    if buffer.len() < len + PAGE || (len <= WINDOW && buffer.len() > USUAL) {
+        *buffer = vec![0; USUAL.max(len + PAGE)];
+    }
+    *from = buffer.as_ptr().align_offset(PAGE).min(PAGE);
+    &mut buffer[*from..*from + len]
 }
 
 #[cfg(test)]

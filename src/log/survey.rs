@@ -34,6 +34,7 @@ impl Chain {
     }
 
     /// Where the walk stands behind a frame.
+    #[inline]
     pub(crate) fn after(offset: u64, header: &Header) -> Self {
         Self {
             offset: offset + header.frame_len(),
@@ -115,6 +116,7 @@ pub(crate) fn frame_at(
 }
 
 /// The valid header at `offset`, whatever became of its body.
+#[inline]
 pub(crate) fn header_at(
     reader: &mut SegmentReader,
     offset: u64,
@@ -125,6 +127,7 @@ pub(crate) fn header_at(
 }
 
 /// The body of a frame whose header is valid.
+#[inline]
 pub(crate) fn body_at<'r>(reader: &'r mut SegmentReader, offset: u64, header: &Header) -> Result<&'r [u8]> {
     reader.bytes(offset + HEADER_LEN as u64, (header.frame_len() as usize) - HEADER_LEN)
 }

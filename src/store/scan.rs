@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
-use crate::codec;
+use crate::codec::Known;
 use crate::erasures::Erasures;
 use crate::error::Result;
-use crate::event::Event;
 use crate::finding::{Finding, FindingKind};
 use crate::log::cursor::{Cursor, Entry};
 use crate::log::deletion::Deletion;
@@ -28,7 +27,7 @@ enum Met {
 }
 
 /// Checks every frame and tells findings in the order of the log.
-pub(super) fn scan<E: Event>(view: &LogView, check: &mut Check<'_>) -> Result<()> {
+pub(super) fn scan(view: &LogView, known: Known, check: &mut Check<'_>) -> Result<()> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
     let (cursors, missing) = view.cursors(threads)?;
     missing.into_iter().for_each(|finding| check.tell(finding));
@@ -38,7 +37,7 @@ pub(super) fn scan<E: Event>(view: &LogView, check: &mut Check<'_>) -> Result<()
             .into_iter()
             .map(|cursor| {
                 let (sender, met) = sync_channel(AHEAD);
-                (met, scope.spawn(move || scan_run::<E>(cursor, &sender)))
+                (met, scope.spawn(move || scan_run(cursor, known, &sender)))
             })
             .collect();
         let mut done = Ok(());
@@ -61,8 +60,9 @@ pub(super) fn scan<E: Event>(view: &LogView, check: &mut Check<'_>) -> Result<()
     Ok(())
 }
 
-/// The events of one run of segments.
-fn scan_run<E: Event>(mut cursor: Cursor, met: &SyncSender<Met>) -> Result<u64> {
+/// The events of one run of segments. It knows no event type, so that it is compiled with what it calls, and
+/// not with whoever has the events.
+fn scan_run(mut cursor: Cursor, known: Known, met: &SyncSender<Met>) -> Result<u64> {
     let log = cursor.log().clone();
     let mut events = 0;
     // Whoever listens goes on to the end; where nobody does any more, an error came first.
@@ -74,7 +74,7 @@ fn scan_run<E: Event>(mut cursor: Cursor, met: &SyncSender<Met>) -> Result<u64> 
             Ok(None) => break,
             Ok(Some(Entry::Event { header, .. })) => {
                 events += 1;
-                if let Some(reason) = codec::unknown::<E>(header) {
+                if let Some(reason) = known.lacks(header) {
                     let what = format!("kept in the log and not projected: {reason}");
                     tell(Finding::new(FindingKind::UnknownEvent, what).seq(header.seq));
                 }

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::codec;
 use crate::erasures::Erasures;
 use crate::error::Result;
 use crate::event::Event;
@@ -95,7 +96,7 @@ impl<E: Event> Reader<E> {
         }
         check.summary.last_seq = reader.last_seq();
         let Some((db, applied)) = rows else {
-            scan::<E>(reader.view(), &mut check)?;
+            scan(reader.view(), codec::Known::of::<E>(), &mut check)?;
             return Ok(check.summary);
         };
         // SQLite's check of its own pages takes as long as all the rest, so it runs beside it.

@@ -109,6 +109,7 @@ pub fn log(args: &Args, fixture: &Fixture) -> Result<Row> {
     for round in 0..args.rounds {
         eprintln!("  verify of the log, round {} of {}", round + 1, args.rounds);
         for place in rounds::order(round, 2) {
+            rounds::rest()?;
             if place == 0 {
                 let taken = verify(&fixture.store, true, fixture.events)?;
                 own.push(fixture.events as f64 / taken.as_secs_f64());
@@ -135,6 +136,7 @@ pub fn rows(args: &Args, table: &Table, fixture: &Fixture) -> Result<Row> {
     for round in 0..args.rounds {
         eprintln!("  full verify, round {} of {}", round + 1, args.rounds);
         for place in rounds::order(round, 2) {
+            rounds::rest()?;
             let (rates, taken) = if place == 0 {
                 (&mut own, verify(&fixture.store, false, fixture.events)?)
             } else {
