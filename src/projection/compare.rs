@@ -167,7 +167,7 @@ pub(crate) fn lacking_between(
         return Ok(0);
     }
     // Beside a writer all of it must be of one moment.
-    let _one_moment = if db.is_autocommit() { Some(db.unchecked_transaction()?) } else { None };
+    let _one_moment = db.unchecked_transaction()?;
     if Tally::of(db, schema)?.has_all(db, first, last)? {
         return Ok(0);
     }

@@ -78,6 +78,7 @@ impl KnownRows {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::projection::{Projection, Trouble};
     use crate::store::view_tests::event;
     use crate::store::{Options, Store};
     use crate::sync::SyncEvent;
@@ -95,5 +96,27 @@ mod tests {
         assert_eq!(start().unwrap().tally(), Some(Tally::of(&db, &schema).unwrap()));
         db.query_row("PRAGMA journal_mode=DELETE", [], |_| Ok(())).unwrap();
         assert!(start().is_none());
+    }
+
+    #[test]
+    fn a_database_that_was_replaced_while_it_was_opened_is_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::<SyncEvent>::open(dir.path(), Options::default()).unwrap();
+        let id = store.id();
+        store.close().unwrap();
+        let schema = Schema::of::<SyncEvent>().unwrap();
+        let database = projection::database_path(dir.path());
+        let open = |identity| {
+            let read = projection::open_for_reading(&database, Duration::ZERO).unwrap();
+            Projection::open(&database, schema.clone(), id, Duration::ZERO, false, Some((read, identity)))
+        };
+        let looked_at = disk::identity(&database).unwrap().unwrap();
+        assert!(open(looked_at).is_ok());
+        // A copy takes its place, as a restored backup would.
+        let copy = dir.path().join("copy");
+        std::fs::copy(&database, &copy).unwrap();
+        std::fs::rename(&copy, &database).unwrap();
+        let replaced = open(looked_at).err();
+        assert!(matches!(replaced, Some(Trouble::Busy(_))), "{replaced:?}");
     }
 }

@@ -333,7 +333,8 @@ impl SyncReader {
     }
 
     /// How many rows are gone that were there once, by counting: somebody deleted them, and replay
-    /// brings them back. Queries compare no more than that; [`Reader::verify`] compares every column.
+    /// brings them back. Queries compare no more than that, and SQLite counts in its smallest index;
+    /// [`Reader::verify`] compares every column of every row. An error where the database cannot be read.
     pub fn missing_rows(&self) -> Result<u64> {
         let (db, applied) = self.connect()?;
         let last = applied.seq.min(self.reader.last_seq());
