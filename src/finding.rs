@@ -59,6 +59,11 @@ pub enum FindingKind {
     UnknownEvent,
     /// What the database says it has applied does not fit its rows or the log.
     AppliedDiffers,
+    /// The tables were made for another version of the events or of synclog, so their rows cannot be compared.
+    /// Nothing is damaged: the next opening for writing makes them anew.
+    TablesOutdated,
+    /// Tables of another version were made anew from the log: an upgrade.
+    TablesUpgraded,
 }
 
 impl FindingKind {
@@ -89,6 +94,8 @@ impl FindingKind {
             Self::Lag => "lag",
             Self::UnknownEvent => "unknown_event",
             Self::AppliedDiffers => "applied_differs",
+            Self::TablesOutdated => "tables_outdated",
+            Self::TablesUpgraded => "tables_upgraded",
         }
     }
 
@@ -111,14 +118,16 @@ impl FindingKind {
             | Self::RowDiffers
             | Self::RowUnknown
             | Self::RowUnhealable
-            | Self::AppliedDiffers => Severity::ProjectionDiffers,
+            | Self::AppliedDiffers
+            | Self::TablesOutdated => Severity::ProjectionDiffers,
             Self::TornTail
             | Self::UnfinishedBatch
             | Self::UnknownFile
             | Self::HealedFrame
             | Self::AcceptedLoss
             | Self::Lag
-            | Self::UnknownEvent => Severity::Note,
+            | Self::UnknownEvent
+            | Self::TablesUpgraded => Severity::Note,
         }
     }
 }

@@ -1,7 +1,8 @@
 //! A second, unrelated event type: the engine is generic.
 
 use synclog::{
-    Column, ColumnType, Error, Event, Index, Item, Options, Reader, Store, Table, Timestamp, Value,
+    Column, ColumnType, Error, Event, FindingKind, Index, Item, Options, Reader, Store, Table, Timestamp,
+    Value,
 };
 
 /// A thermometer's reading. Version 1 had whole degrees only; version 2 has tenths and a place.
@@ -225,4 +226,48 @@ fn a_type_that_cannot_be_stored_is_refused_before_anything_is_made() {
             .unwrap();
     }
     assert!(!new.join("synclog.db").exists());
+}
+
+#[test]
+fn a_changed_table_is_told_as_an_upgrade_and_not_as_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let old = Store::<OldReading>::open(dir.path(), Options::default()).unwrap();
+    old.append_all([OldReading(21), OldReading(22)]).unwrap();
+    old.close().unwrap();
+    let kinds = |findings: &[synclog::Finding]| findings.iter().map(|found| found.kind).collect::<Vec<_>>();
+    let mut findings = Vec::new();
+    let summary = Reader::<Reading>::verify(dir.path(), false, |finding| findings.push(finding)).unwrap();
+    assert_eq!(kinds(&findings), [FindingKind::TablesOutdated], "{findings:?}");
+    assert!(!summary.is_sound(), "no row was compared");
+    for rebuild in [false, true] {
+        let copy = tempfile::tempdir().unwrap();
+        copy_store(dir.path(), copy.path());
+        let (_, opened) = Store::<Reading>::replay(copy.path(), Options::default(), rebuild).unwrap();
+        assert_eq!(kinds(&opened.findings), [FindingKind::TablesUpgraded], "{:?}", opened.findings);
+    }
+    let new = Store::<Reading>::open(dir.path(), Options::default()).unwrap();
+    let told = &new.open_report().findings;
+    assert_eq!(kinds(told), [FindingKind::TablesUpgraded], "{told:?}");
+    assert_eq!(told[0].kind.severity(), synclog::Severity::Note);
+    assert!(told[0].detail.contains("another version of the events"), "{told:?}");
+    new.close().unwrap();
+    // A table that somebody changed is another thing.
+    let db = rusqlite::Connection::open(dir.path().join("synclog.db")).unwrap();
+    db.execute_batch("ALTER TABLE readings ADD COLUMN more").unwrap();
+    drop(db);
+    let new = Store::<Reading>::open(dir.path(), Options::default()).unwrap();
+    assert_eq!(kinds(&new.open_report().findings), [FindingKind::SchemaDiffers]);
+}
+
+fn copy_store(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_store(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
 }

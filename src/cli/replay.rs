@@ -75,7 +75,8 @@ fn dry_run(global: &Global, rebuild: bool, out: &mut Out) -> Result<Exit, Stop> 
             FindingKind::DatabaseMissing
             | FindingKind::DatabaseDamaged
             | FindingKind::DatabaseForeign
-            | FindingKind::SchemaDiffers => report.rebuilt = true,
+            | FindingKind::SchemaDiffers
+            | FindingKind::TablesOutdated => report.rebuilt = true,
             _ => {}
         }
         if finding.kind.severity() != synclog::Severity::Note {

@@ -41,6 +41,11 @@ pub(crate) enum Trouble {
     Unusable(String),
     /// The file belongs to another store: a rebuild helps, after its rows were set aside.
     Foreign(String),
+    /// Its tables were made for another version of the events or of synclog, as before an upgrade. Nothing is
+    /// wrong with it: a rebuild makes them anew.
+    Outdated(String),
+    /// Somebody changed its tables or indexes: a rebuild helps.
+    Altered(String),
     /// The system refused; neither helps.
     Failed(String),
 }
@@ -73,8 +78,18 @@ impl Trouble {
     /// In words.
     pub(crate) fn reason(&self) -> &str {
         match self {
-            Self::Busy(text) | Self::Unusable(text) | Self::Foreign(text) | Self::Failed(text) => text,
+            Self::Busy(text)
+            | Self::Unusable(text)
+            | Self::Foreign(text)
+            | Self::Outdated(text)
+            | Self::Altered(text)
+            | Self::Failed(text) => text,
         }
+    }
+
+    /// Whether a database built anew from the log is what helps.
+    pub(crate) fn wants_rebuild(&self) -> bool {
+        !matches!(self, Self::Busy(_) | Self::Failed(_))
     }
 
     /// The error for a caller.
@@ -209,14 +224,15 @@ pub(crate) fn check(
     if let Some(store) = store.filter(|store| *store != found) {
         return Err(Trouble::Foreign(format!("it belongs to the store {found}, the log to {store}")));
     }
-    if meta_value(db, "projection_version")? != Some(Value::Integer(PROJECTION_VERSION)) {
-        return Err(unusable("it was made by another version of synclog"));
-    }
-    if meta_value(db, "schema_digest")? != Some(Value::Integer(schema.digest())) {
-        return Err(unusable("its tables were made for another version of the events"));
-    }
+    let made_for = |name: &str, wanted: i64, what: &str| match meta_value(db, name)? {
+        Some(Value::Integer(found)) if found == wanted => Ok(()),
+        Some(Value::Integer(_)) => Err(Trouble::Outdated(format!("its tables were made for {what}"))),
+        _ => Err(unusable("it does not tell what its tables were made for")),
+    };
+    made_for("projection_version", PROJECTION_VERSION, "another version of synclog")?;
+    made_for("schema_digest", schema.digest(), "another version of the events")?;
     if let Some(difference) = schema.difference(db)? {
-        return Err(Trouble::Unusable(difference));
+        return Err(Trouble::Altered(difference));
     }
     match (meta_value(db, "applied_seq")?, meta_value(db, "applied_sum")?) {
         (Some(Value::Integer(seq)), Some(Value::Integer(sum))) if seq >= 0 => {

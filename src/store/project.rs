@@ -86,7 +86,10 @@ impl Projector {
             self.forget();
         }
         let mut done = self.step::<E>(durable, wait, None, &mut applied);
-        if let Err(Stop::View(trouble @ (Trouble::Unusable(_) | Trouble::Foreign(_)))) = done {
+        if let Err(Stop::View(trouble)) = &done
+            && trouble.wants_rebuild()
+        {
+            let trouble = trouble.clone();
             self.forget();
             done = self
                 .rebuild::<E>(durable, &trouble, wait)
@@ -330,7 +333,12 @@ impl Projector {
             let ours = db.as_ref().is_some_and(|db| projection::names_store(db, self.store));
             let (kind, what) = if ours {
                 old = db;
-                (FindingKind::DatabaseDamaged, format!("{}; it was built anew from the log", why.reason()))
+                let kind = match why {
+                    Trouble::Outdated(_) => FindingKind::TablesUpgraded,
+                    Trouble::Altered(_) => FindingKind::SchemaDiffers,
+                    _ => FindingKind::DatabaseDamaged,
+                };
+                (kind, format!("{}; it was built anew from the log", why.reason()))
             } else {
                 drop(db);
                 let kept = self.move_aside()?;

@@ -115,7 +115,7 @@ impl<E: Event> Reader<E> {
                 }
             }
             // Said already.
-            Err(Trouble::Unusable(_)) if broken => {}
+            Err(trouble) if broken && trouble.wants_rebuild() => {}
             Err(trouble) => reader.tell_trouble(trouble, &mut check)?,
         }
         Ok(check.summary)
@@ -139,11 +139,8 @@ impl<E: Event> Reader<E> {
             Trouble::Busy(_) | Trouble::Failed(_) => return Err(trouble.into_error(&path)),
             Trouble::Foreign(reason) => (FindingKind::DatabaseForeign, reason),
             Trouble::Unusable(reason) if missing => (FindingKind::DatabaseMissing, reason),
-            Trouble::Unusable(reason)
-                if reason.contains("is not as this version") || reason.ends_with("is not there") =>
-            {
-                (FindingKind::SchemaDiffers, reason)
-            }
+            Trouble::Outdated(reason) => (FindingKind::TablesOutdated, reason),
+            Trouble::Altered(reason) => (FindingKind::SchemaDiffers, reason),
             Trouble::Unusable(reason) => (FindingKind::DatabaseDamaged, reason),
         };
         let what = format!("{reason}; `synclog replay` builds it anew from the log");
