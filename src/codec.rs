@@ -8,10 +8,11 @@
 use std::hash::{BuildHasher, RandomState};
 
 use crate::error::{Error, Result};
-use crate::event::Event;
-use crate::log::frame::{FLAG_KEY, HEADER_LEN, Header};
+use crate::event::{Event, Value};
+use crate::log::frame::{APPENDED_AT, FLAG_KEY, HEADER_LEN, Header};
 use crate::log::writer::NewEvent;
 use crate::projection::row::{FrameKeep, Row};
+use crate::time::Timestamp;
 
 /// Bytes of salt in front of every event's payload.
 pub(crate) const SALT_LEN: usize = 8;
@@ -147,6 +148,13 @@ pub(crate) fn row_of<E: Event>(
     let salt = &payload[..SALT_LEN.min(payload.len())];
     frame[HEADER_LEN..HEADER_LEN + salt.len()].copy_from_slice(salt);
     Row { seq, values: event.to_row(), key, frame }
+}
+
+/// When the event of a row was appended, where the row still tells.
+pub(crate) fn appended_at(frame: &Value) -> Option<Timestamp> {
+    let Value::Blob(kept) = frame else { return None };
+    let micros: [u8; 8] = kept.get(APPENDED_AT..APPENDED_AT + 8)?.try_into().ok()?;
+    Timestamp::from_micros(i64::from_le_bytes(micros))
 }
 
 /// The header and the payload that the frame of an event had, from what its row keeps.

@@ -332,3 +332,24 @@ fn one_zone_for_all_times_without_a_zone() {
     let times: Vec<_> = times.iter().map(|row| row["created_at"].as_str().unwrap()).collect();
     assert_eq!(times, ["2025-12-17 00:00:00.000000", "2025-12-17 05:30:00.000000"]);
 }
+
+#[test]
+fn an_event_dated_ahead_of_the_clock_is_taken_and_flagged() {
+    let bench = Bench::new();
+    let args = with_company(&["--message", "m", "--timestamp", "9000-01-01"]);
+    let one = bench.run(&args).expect(0);
+    assert_eq!(one.json()["ahead"], true);
+    assert!(one.err.contains("ahead of this clock"), "{}", one.err);
+    let plain = bench.run(&with_company(&["--message", "m"])).expect(0);
+    assert!(plain.json().get("ahead").is_none() && plain.err.is_empty(), "{}{}", plain.out, plain.err);
+    let line = |time: &str| {
+        format!(
+            "{{\"company_guid\":\"g\",\"company_alterid\":\"1\",\"company_name\":\"A\",\"log_message\":\"m\",\
+             \"timestamp\":\"{time}\"}}\n"
+        )
+    };
+    let input = line("9000-01-01") + &line("2000-01-01");
+    let answers = bench.feed(&["append", "--stdin"], input.as_bytes()).expect(0).lines();
+    assert_eq!(answers[0]["ahead"], true);
+    assert!(answers[1].get("ahead").is_none());
+}

@@ -1,7 +1,7 @@
 //! `append`: one event from options, or many from stdin.
 
 use clap::Args;
-use synclog::{Company, Level, Outcome, Status, SyncEvent, SyncLog};
+use synclog::{Company, Level, Outcome, Receipt, Status, SyncEvent, SyncLog, Timestamp};
 
 use super::args::{Global, word};
 use super::exit::{Exit, Stop, outcome_word};
@@ -81,6 +81,7 @@ pub(crate) fn run(global: &Global, args: &AppendArgs, out: &mut Out) -> Result<E
         return stdin::run(log, global.read_zone(), out);
     }
     let event = args.event.event(global)?;
+    let ahead = event.is_ahead(Timestamp::now());
     let log = open(global, !args.no_create).map_err(|stop| ended(stop, Outcome::NotWritten))?;
     let appended = match &args.event.key {
         Some(key) => log.store().append_with_key(event, key),
@@ -92,15 +93,22 @@ pub(crate) fn run(global: &Global, args: &AppendArgs, out: &mut Out) -> Result<E
         let stop = Stop::from(error);
         if conflict { stop } else { ended(stop, outcome) }
     })?;
-    out.json(
-        &Fields::new().with("seq", receipt.seq).with("durable", true).with("projected", receipt.projected),
-    )?;
+    out.json(&answer(Fields::new(), receipt, ahead))?;
     out.flush()?;
+    if ahead {
+        out::tell("warning: the event is dated more than a day ahead of this clock; it will head every list");
+    }
     if let Err(error) = log.close() {
         // The event is on disk all the same, so this is no failure of the append.
         out::tell(&format!("warning: the event is on disk, but the store was not closed well: {error}"));
     }
     Ok(Exit::Ok)
+}
+
+/// What is said about an event that is on disk. `ahead` is there only where it is true.
+pub(crate) fn answer(fields: Fields, receipt: Receipt, ahead: bool) -> Fields {
+    let fields = fields.with("seq", receipt.seq).with("durable", true).with("projected", receipt.projected);
+    if ahead { fields.with("ahead", true) } else { fields }
 }
 
 /// With the outcome for the event as the last word (P10).

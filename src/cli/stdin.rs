@@ -8,8 +8,9 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::tz::TimeZone;
-use synclog::{Error, Store, SyncEvent, SyncLog, Ticket};
+use synclog::{Error, Store, SyncEvent, SyncLog, Ticket, Timestamp};
 
+use super::append::answer;
 use super::exit::{Exit, Stop, outcome_word};
 use super::out::{self, Fields, Out, json_text};
 use super::signals;
@@ -20,8 +21,8 @@ const WAITING: usize = 1024;
 
 /// What the reading thread hands over.
 enum Message {
-    /// A submitted event.
-    Submitted(u64, Ticket<SyncEvent>),
+    /// A submitted event, and whether it is dated ahead of the clock.
+    Submitted(u64, Ticket<SyncEvent>, bool),
     /// A line that is no event.
     Rejected(u64, String),
     /// A line that could not be submitted.
@@ -141,10 +142,13 @@ fn read(
 fn submit(line: u64, bytes: &[u8], zone: &TimeZone, store: &Store<SyncEvent>) -> Message {
     match stdin_line::parse(bytes, zone) {
         Err(reason) => Message::Rejected(line, reason),
-        Ok(event) => match store.submit_keyed(vec![event]) {
-            Ok(ticket) => Message::Submitted(line, ticket),
-            Err(error) => Message::Failed(line, error),
-        },
+        Ok(event) => {
+            let ahead = event.0.is_ahead(Timestamp::now());
+            match store.submit_keyed(vec![event]) {
+                Ok(ticket) => Message::Submitted(line, ticket, ahead),
+                Err(error) => Message::Failed(line, error),
+            }
+        }
     }
 }
 
@@ -187,7 +191,7 @@ impl Answers<'_> {
                     continue;
                 }
                 Message::End => break,
-                Message::Submitted(line, ticket) => self.wait(line, ticket),
+                Message::Submitted(line, ticket, ahead) => self.wait(line, ticket, ahead),
                 Message::Rejected(line, reason) => self.reject(line, &reason),
                 Message::Failed(line, error) => self.fail(line, &error),
                 Message::Unreadable(error) => {
@@ -200,7 +204,7 @@ impl Answers<'_> {
         self.flush();
     }
 
-    fn wait(&mut self, line: u64, ticket: Ticket<SyncEvent>) {
+    fn wait(&mut self, line: u64, ticket: Ticket<SyncEvent>, ahead: bool) {
         let at_once = ticket.is_ready() && self.log.store().applied_seq() > self.last_seq;
         if !at_once {
             self.flush();
@@ -209,13 +213,7 @@ impl Answers<'_> {
             Ok(receipts) => {
                 for receipt in receipts {
                     self.last_seq = self.last_seq.max(receipt.seq);
-                    self.answer(
-                        &Fields::new()
-                            .with("line", line)
-                            .with("seq", receipt.seq)
-                            .with("durable", true)
-                            .with("projected", receipt.projected),
-                    );
+                    self.answer(&answer(Fields::new().with("line", line), receipt, ahead));
                 }
             }
             Err(error) => self.fail(line, &error),

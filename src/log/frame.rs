@@ -19,6 +19,8 @@ pub(crate) const MARK_LEN: u64 = frame_len(0);
 const FIRST_BYTE: u8 = 0xF1;
 const LAST_HEADER_BYTE: u8 = 0x1F;
 const LAST_FRAME_BYTE: u8 = 0x5A;
+/// Where a header has the time of its append.
+pub(crate) const APPENDED_AT: usize = 16;
 const HEADER_SUM_AT: usize = 40;
 
 /// Set in `flags` of every event of a batch but the last.
@@ -316,7 +318,7 @@ pub(crate) fn decode_header(
         version: u16_at(raw, 4),
         flags: raw[6],
         seq: u64_at(raw, 8),
-        appended_at: u64_at(raw, 16) as i64,
+        appended_at: u64_at(raw, APPENDED_AT) as i64,
         payload_len: u32_at(raw, 24),
         durable_end: u32_at(raw, 28),
         previous: u32_at(raw, 32),

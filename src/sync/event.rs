@@ -13,6 +13,7 @@ use crate::event::{Column, ColumnType, Event, Index, Table, Value};
 use crate::store_id::StoreId;
 use crate::time::Timestamp;
 
+use super::runs::is_ahead;
 use super::{codec, row};
 
 /// A company whose data is synced. It is identified by the pair of `guid` and `alterid`; the name
@@ -247,6 +248,21 @@ impl SyncEvent {
     pub fn at(mut self, time: Timestamp) -> Self {
         self.created_at = Some(time);
         self
+    }
+
+    /// Whether it is dated more than a day ahead of `clock`. Such an event is taken; it then stands at the
+    /// head of every list, and its run counts as silent from its append on.
+    ///
+    /// ```
+    /// use synclog::{Company, Level, SyncEvent, Timestamp};
+    ///
+    /// let event = SyncEvent::new(Company::new("8f0c1d52", "102209.0", "Acme Traders"), Level::Info, "Sync started");
+    /// let clock = Timestamp::now();
+    /// assert!(!event.is_ahead(clock)); // it has no time yet: it takes that of its append
+    /// assert!(event.at(clock.saturating_add_micros(25 * 3600 * 1_000_000)).is_ahead(clock));
+    /// ```
+    pub fn is_ahead(&self, clock: Timestamp) -> bool {
+        self.created_at.is_some_and(|at| is_ahead(at, clock))
     }
 
     /// With the id of its run.

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
+use crate::codec;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::projection::row::FoundRow;
@@ -56,7 +57,8 @@ impl SyncLog {
         &self.store
     }
 
-    /// Appends one event. When this returns, it is on disk (P1).
+    /// Appends one event. When this returns, it is on disk (P1). One that is dated ahead of the clock is
+    /// taken too: see [`SyncEvent::is_ahead`].
     pub fn append(&self, event: SyncEvent) -> Result<Receipt> {
         self.store.append(event)
     }
@@ -275,7 +277,7 @@ impl SyncReader {
     pub fn each(&self, filter: &Filter, mut each: impl FnMut(LogEntry) -> bool) -> Result<()> {
         let (db, _) = self.connect()?;
         let (sql, values) = filter.to_sql(&self.schema.columns.join(", "), self.schema.table);
-        self.each_of(&db, &sql, &values, &mut each)
+        self.each_of(&db, &sql, &values, &mut |entry, _| each(entry))
     }
 
     fn each_of(
@@ -283,11 +285,11 @@ impl SyncReader {
         db: &Connection,
         sql: &str,
         values: &[crate::event::Value],
-        each: &mut dyn FnMut(LogEntry) -> bool,
+        each: &mut dyn FnMut(LogEntry, Option<Timestamp>) -> bool,
     ) -> Result<()> {
         let mut bad = None;
         query::each_row(db, sql, values, self.schema.columns.len(), |row| match entry(&row) {
-            Ok(entry) => each(entry),
+            Ok(entry) => each(entry, codec::appended_at(&row.frame)),
             Err(error) => {
                 bad = Some((row.id, error));
                 false
@@ -319,12 +321,12 @@ impl SyncReader {
             self.schema.columns.join(", "),
             self.schema.table,
             RunJoiner::WHERE,
-            RunJoiner::ORDER
+            RunJoiner::order(self.schema.table)
         );
         let mut joiner = RunJoiner::new(Timestamp::now(), filter.older_than);
         let mut runs = Vec::new();
-        self.each_of(&db, &sql, &[], &mut |entry| {
-            runs.extend(joiner.push(entry.seq, &entry.event).filter(|run| filter.matches(run)));
+        self.each_of(&db, &sql, &[], &mut |entry, appended| {
+            runs.extend(joiner.push(entry.seq, &entry.event, appended).filter(|run| filter.matches(run)));
             true
         })?;
         runs.extend(joiner.finish().filter(|run| filter.matches(run)));

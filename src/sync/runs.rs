@@ -1,8 +1,7 @@
 //! Runs: what started, what ended how, and what never ended.
 //!
-//! Nothing about a run is stored; it is joined from events each time. Events with a run id belong
-//! together by that id. Events without one, as imported history has them, are joined by their order
-//! within a company: `started` opens a run, completed or failed ends it.
+//! Nothing about a run is stored; it is joined from events each time, by the rules that stand at
+//! [`RunSummary`].
 
 use std::fmt;
 use std::str::FromStr;
@@ -48,7 +47,32 @@ impl RunState {
 
 words!(RunState, "state", "is not open, stuck, ok or failed");
 
+/// An event dated further ahead of the clock than this, in microseconds, is silent from its append on.
+const AHEAD: i64 = 24 * 3600 * 1_000_000;
+
+/// An end without a start belongs to the ok run that ended at most this long before, in microseconds.
+const EXTENDS: u64 = 10 * 60 * 1_000_000;
+
 /// One run, joined from its events.
+///
+/// With a run id, events of one company pair and one id belong together, in the order of their times;
+/// `started` after an end opens a new run under the same id, so that an id may be used every night.
+///
+/// Without one, as imported history has them, the events of a company pair are joined by their order:
+///
+/// - `started` opens a run, and leaves one that is open as it is: without an end.
+/// - Completed or failed ends the open run, or is a run without a start.
+/// - An end without a start that comes within 10 minutes of the ok end of a run that has a start belongs
+///   to that run, which then ends as this one says: an older system writes up to three `completed` for
+///   one sync, and the last has the records.
+/// - `in_progress` never opens a run. An event without a status belongs to the open one, if it has a run
+///   id; else to none.
+///
+/// The order is that of `created_at` and seq. Where one of two times has whole seconds only and both events
+/// have a `legacy_id`, their seconds are compared, and then the `legacy_id`.
+///
+/// A run is stuck when it has no end and was silent for too long. An event that was dated more than a day
+/// ahead of the clock is silent from its append on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RunSummary {
     /// Its id; `None` where it was joined by order.
@@ -132,44 +156,64 @@ impl RunFilter {
 
 /// Joins events to runs, with no more than one run in memory.
 ///
-/// Events must come sorted by run id (those without one together), company pair, time and seq: the
-/// order of [`RunJoiner::ORDER`]. A change of run id or company is the end of what came before.
+/// Events must come sorted by run id (those without one together), company pair and time: the order of
+/// [`RunJoiner::order`]. A change of run id or company is the end of what came before.
 #[derive(Debug)]
 pub(crate) struct RunJoiner {
     now: Timestamp,
     older_than: Duration,
-    current: Option<RunSummary>,
+    current: Option<Joined>,
+}
+
+/// A run in the making.
+#[derive(Debug)]
+struct Joined {
+    run: RunSummary,
+    /// Since when it is silent: its last event's time, or the append of one dated far ahead.
+    silent_since: Timestamp,
+    /// The run with what came after its end and belongs to it only if a further end does.
+    further: Option<RunSummary>,
 }
 
 impl RunJoiner {
-    /// The order in which events must come, as SQL.
-    pub(crate) const ORDER: &str = "run, company_guid, company_alterid, created_at, id";
-
     /// Which events matter, as SQL.
     pub(crate) const WHERE: &str = "run IS NOT NULL OR sync_status IS NOT NULL";
+
+    /// The order in which events of `table` must come, as SQL. Times order them, and for equal times the
+    /// seq. Within a second that has a time without a fraction and a legacy id, legacy ids go first: an
+    /// older system's table has whole seconds, and its backup fractions.
+    pub(crate) fn order(table: &str) -> String {
+        let second = "substr(created_at, 1, 19)";
+        format!(
+            "run, company_guid, company_alterid, {second}, CASE WHEN legacy_id IS NOT NULL AND EXISTS \
+             (SELECT 1 FROM {table} AS whole WHERE whole.company_guid = {table}.company_guid \
+             AND whole.company_alterid = {table}.company_alterid \
+             AND whole.created_at = substr({table}.created_at, 1, 19) || '.000000' \
+             AND whole.legacy_id IS NOT NULL) THEN legacy_id END, created_at, id"
+        )
+    }
 
     /// A joiner that judges open runs as of `now`.
     pub(crate) fn new(now: Timestamp, older_than: Duration) -> Self {
         Self { now, older_than, current: None }
     }
 
-    /// Takes the next event, and gives back the run before it if that turns out to be over.
-    pub(crate) fn push(&mut self, seq: u64, event: &SyncEvent) -> Option<RunSummary> {
+    /// Takes the next event, and gives back the run before it if that turns out to be over. `appended` is
+    /// when the event was appended, where its row still tells.
+    pub(crate) fn push(
+        &mut self,
+        seq: u64,
+        event: &SyncEvent,
+        appended: Option<Timestamp>,
+    ) -> Option<RunSummary> {
         if event.run.is_none() && event.status.is_none() {
             return None;
         }
-        let belongs = self.current.as_ref().is_some_and(|run| {
-            let same = run.run == event.run
-                && run.company.guid == event.company.guid
-                && run.company.alterid == event.company.alterid;
-            // Without a run id, an end closes the run, and a start never joins one that is open.
-            let joins = run.ended_at.is_none() && event.status != Some(Status::Started);
-            same && (event.run.is_some() || joins)
-        });
-        if belongs {
-            if let Some(run) = &mut self.current {
-                add(run, seq, event);
-            }
+        let silent_since = |at: Timestamp| appended.filter(|appended| is_ahead(at, *appended)).unwrap_or(at);
+        if let Some(current) = self.current.as_mut().filter(|current| current.takes(event)) {
+            current.add(seq, event);
+            let silent_since = silent_since(event.created_at.unwrap_or(current.run.last_at));
+            current.silent_since = current.silent_since.max(silent_since);
             return None;
         }
         let before = self.finish();
@@ -177,14 +221,15 @@ impl RunJoiner {
         if opens {
             let mut run = empty(seq, event);
             add(&mut run, seq, event);
-            self.current = Some(run);
+            let silent_since = silent_since(run.last_at);
+            self.current = Some(Joined { run, silent_since, further: None });
         }
         before
     }
 
     /// The last run, once there are no more events.
     pub(crate) fn finish(&mut self) -> Option<RunSummary> {
-        let mut run = self.current.take()?;
+        let Joined { mut run, silent_since, .. } = self.current.take()?;
         match run.state {
             RunState::Ok => {
                 run.error_code = None;
@@ -192,7 +237,7 @@ impl RunJoiner {
             }
             RunState::Failed => {}
             RunState::Open | RunState::Stuck => {
-                let silent = i128::from(self.now.as_micros()) - i128::from(run.last_at.as_micros());
+                let silent = i128::from(self.now.as_micros()) - i128::from(silent_since.as_micros());
                 let stuck = u128::try_from(silent).is_ok_and(|silent| silent > self.older_than.as_micros());
                 run.state = if stuck { RunState::Stuck } else { RunState::Open };
             }
@@ -204,6 +249,47 @@ impl RunJoiner {
         }
         Some(run)
     }
+}
+
+impl Joined {
+    /// Whether the event belongs to this run, or may turn out to.
+    fn takes(&self, event: &SyncEvent) -> bool {
+        let run = &self.run;
+        let same = run.run == event.run
+            && run.company.guid == event.company.guid
+            && run.company.alterid == event.company.alterid;
+        let starts = event.status == Some(Status::Started);
+        same && match (run.ended_at, &event.run) {
+            (None, Some(_)) => true,
+            (None, None) | (Some(_), Some(_)) => !starts,
+            (Some(end), None) => {
+                let at = event.created_at.unwrap_or(end);
+                let soon = at.as_micros().abs_diff(end.as_micros()) <= EXTENDS;
+                !starts && soon && run.state == RunState::Ok && run.started_at.is_some()
+            }
+        }
+    }
+
+    /// Adds an event that belongs to this run.
+    fn add(&mut self, seq: u64, event: &SyncEvent) {
+        // Without a run id, what comes after an end belongs to the run only if one more end does.
+        if event.run.is_none() && self.run.ended_at.is_some() {
+            let mut further = self.further.take().unwrap_or_else(|| self.run.clone());
+            add(&mut further, seq, event);
+            if event.status == Some(Status::InProgress) {
+                self.further = Some(further);
+            } else {
+                self.run = further;
+            }
+        } else {
+            add(&mut self.run, seq, event);
+        }
+    }
+}
+
+/// Whether a time lies more than a day ahead of the clock.
+pub(super) fn is_ahead(at: Timestamp, clock: Timestamp) -> bool {
+    at.as_micros().saturating_sub(clock.as_micros()) > AHEAD
 }
 
 /// A run that no event was added to yet.

@@ -18,7 +18,7 @@ fn event(guid: &str, run: &str, second: i64, status: Option<Status>) -> SyncEven
 
 fn join(events: &[(u64, SyncEvent)]) -> Vec<RunSummary> {
     let mut joiner = RunJoiner::new(at(NOW), STUCK_AFTER);
-    let mut runs: Vec<_> = events.iter().filter_map(|(seq, event)| joiner.push(*seq, event)).collect();
+    let mut runs: Vec<_> = events.iter().filter_map(|(seq, event)| joiner.push(*seq, event, None)).collect();
     runs.extend(joiner.finish());
     assert!(joiner.finish().is_none());
     runs
@@ -55,10 +55,14 @@ fn without_a_run_id_order_joins() {
         ("sss", "open1 open1 open1"),
         ("c", "ok1"),
         ("cf", "ok1 failed1"),
-        ("scc", "ok2 ok1"),
+        ("scc", "ok3"),
         ("p", ""),
         ("pppsc", "ok2"),
         ("scpps", "ok2 open1"),
+        ("scppcpf-s", "failed7 open1"),
+        ("scfc", "failed3 ok1"),
+        ("sfc", "failed2 ok1"),
+        ("ccc", "ok1 ok1 ok1"),
         ("s-p-c", "ok3"),
         ("--", ""),
     ] {
@@ -76,6 +80,8 @@ fn a_run_id_ties_everything_together() {
         ("sfpc", "ok4"),
         ("c", "ok1"),
         ("cp", "ok2"),
+        ("scspfs-", "ok2 failed3 open2"),
+        ("css", "ok1 open2"),
     ] {
         assert_eq!(states("r", statuses), expected, "{statuses}");
     }
@@ -142,7 +148,7 @@ fn an_open_run_is_stuck_once_it_is_silent_for_longer() {
         assert_eq!(join(&events)[0].state, state, "{second}");
     }
     let mut joiner = RunJoiner::new(Timestamp::MAX, Duration::MAX);
-    assert_eq!(joiner.push(1, &event("a", "r", 1, None)), None);
+    assert_eq!(joiner.push(1, &event("a", "r", 1, None), None), None);
     assert_eq!(joiner.finish().unwrap().state, RunState::Open);
 }
 

@@ -86,7 +86,7 @@ fn the_340_events_are_48_runs() {
         (event.company.guid.clone(), event.company.alterid.clone(), event.created_at, *seq)
     });
     let mut joiner = RunJoiner::new("2026-01-01".parse().unwrap(), STUCK_AFTER);
-    let mut runs: Vec<_> = events.iter().filter_map(|(seq, event)| joiner.push(*seq, event)).collect();
+    let mut runs: Vec<_> = events.iter().filter_map(|(seq, event)| joiner.push(*seq, event, None)).collect();
     runs.extend(joiner.finish());
     let count = |state: RunState| runs.iter().filter(|run| run.state == state).count();
     assert_eq!(RunState::ALL.map(count), [0, 3, 38, 7]);
