@@ -132,6 +132,20 @@ pub enum Error {
         /// True where another process holds the database; waiting helps.
         busy: bool,
     },
+    /// The log does not hold the event that a [`LogPosition`](crate::LogPosition) names: it ends before it, or has
+    /// another event under its seq.
+    PositionDiffers {
+        /// The directory of the store.
+        dir: PathBuf,
+        /// The seq that the position names.
+        seq: u64,
+        /// The checksum that it names, where it names one.
+        checksum: Option<u32>,
+        /// The checksum of the event that the log has under this seq; `None` where it ends before it.
+        found: Option<u32>,
+        /// The seq of the log's last event.
+        last_seq: u64,
+    },
 }
 
 /// `std::result::Result` with this crate's [`Error`].
@@ -197,7 +211,10 @@ impl Error {
     /// The file or directory that the error is about.
     pub fn path(&self) -> Option<&Path> {
         match self {
-            Self::NoStore { dir } | Self::NotEmpty { dir } | Self::Damaged { dir, .. } => Some(dir),
+            Self::NoStore { dir }
+            | Self::NotEmpty { dir }
+            | Self::Damaged { dir, .. }
+            | Self::PositionDiffers { dir, .. } => Some(dir),
             Self::Locked { path, .. }
             | Self::Io { path, .. }
             | Self::NewerFormat { path, .. }
@@ -221,7 +238,7 @@ impl Error {
     /// The first seq that the error is about, where one is known.
     pub fn seq(&self) -> Option<u64> {
         match self {
-            Self::KeyConflict { seq, .. } => Some(*seq),
+            Self::KeyConflict { seq, .. } | Self::PositionDiffers { seq, .. } => Some(*seq),
             Self::SourceZone { offset, .. } => Some(offset.seq),
             Self::Damaged { findings, .. } => findings.iter().find_map(|finding| finding.seq),
             _ => None,
@@ -294,6 +311,23 @@ impl fmt::Display for Error {
             Self::Projection { path, reason, busy } => {
                 let state = if *busy { "is held by another process" } else { "cannot be used" };
                 write!(f, "the database {} {state}: {reason}", path.display())
+            }
+            Self::PositionDiffers { dir, seq, checksum, found, last_seq } => {
+                let name = |sum: &u32| format!(" (checksum {sum:08x})");
+                let named = checksum.as_ref().map(name).unwrap_or_default();
+                match found {
+                    Some(found) => write!(
+                        f,
+                        "the log in {} has another event {seq}{} than the one that was read{named}",
+                        dir.display(),
+                        name(found)
+                    ),
+                    None => write!(
+                        f,
+                        "event {seq}{named} was read, but the log in {} ends at {last_seq}",
+                        dir.display()
+                    ),
+                }
             }
         }
     }

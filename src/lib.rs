@@ -74,8 +74,8 @@ pub use event::{Column, ColumnType, Event, Index, Table, Value};
 pub use finding::{Finding, FindingKind, Severity};
 pub use replay::ReplayReport;
 pub use store::{
-    Item, Items, MAX_EVENT_BYTES, OpenReport, Options, Reader, Receipt, RepairReport, Store, Stored, Ticket,
-    VerifySummary,
+    Item, Items, LogPosition, MAX_EVENT_BYTES, OpenReport, Options, Reader, Receipt, RepairReport, Store,
+    Stored, Ticket, VerifySummary,
 };
 pub use store_id::StoreId;
 pub use sync::{

@@ -164,7 +164,7 @@ fn gather_steps<E: Event>(cursor: &mut Cursor, steps: usize) -> Result<Option<St
                     stretch.step.deleted.extend(record.ranges);
                 }
             }
-            Entry::Erased { seq, segment, offset } => {
+            Entry::Erased { seq, segment, offset, .. } => {
                 stretch.events += 1;
                 stretch.erased.push((seq, segment, offset));
                 stretch.step.absent.push((seq, seq, "erased"));

@@ -147,6 +147,7 @@ impl From<Error> for Stop {
                 Exit::Damaged,
                 Some("`synclog repair --dry-run` tells what can be brought back, and changes nothing".into()),
             ),
+            Error::PositionDiffers { .. } => (Exit::Damaged, None),
             Error::Projection { busy: true, .. } => {
                 (Exit::Failure, Some("another process holds the database; try again".into()))
             }

@@ -22,6 +22,7 @@ mod tail_files;
 mod text;
 mod time;
 mod verify;
+mod wait;
 
 use std::process::ExitCode;
 

@@ -5,14 +5,15 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use synclog::{ExportLine, Finding, Item, Reader, Severity, StoreId, Stored, SyncEvent};
+use synclog::{Error, ExportLine, Finding, Item, LogPosition, Reader, Severity, StoreId, Stored, SyncEvent};
 
 use super::args::{Global, Output};
 use super::exit::{Exit, Stop};
 use super::list::EventTable;
 use super::out::{self, Out};
 use super::signals::{self, Caught};
-use super::tail_files::{Cursor, Traces};
+use super::tail_files::{Cursor, Start, Traces};
+use super::wait;
 
 /// How often the store is looked at.
 const POLL: Duration = Duration::from_millis(100);
@@ -35,7 +36,11 @@ pub(crate) struct TailArgs {
     /// Everything after this seq, instead of the last events
     #[arg(long, value_name = "SEQ", conflicts_with = "number")]
     after: Option<u64>,
-    /// Go on after the seq in this file, and keep it up to date; without the file, start at the first event
+    /// Go on behind the event that this file names, and keep it up to date
+    ///
+    /// It holds seq, store and checksum of the last event that was shown, and is kept durably before the call ends.
+    /// Where the log has another event under that seq, or ends before it, nothing is shown and the exit code is 4.
+    /// Without the file, start at the first event. A bare seq is taken as well.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["number", "after"])]
     cursor_file: Option<PathBuf>,
 }
@@ -50,16 +55,12 @@ pub(crate) fn run(global: &Global, args: &TailArgs, out: &mut Out) -> Result<Exi
     let mut traces = Traces::of(&dir);
     let reader = Reader::<SyncEvent>::open(&dir)?;
     let cursor = args.cursor_file.as_ref().map(|file| Cursor::new(file.clone()));
-    let after = match (&cursor, args.after) {
-        (Some(cursor), _) => cursor.read(reader.id())?,
-        (None, Some(after)) => after,
-        (None, None) => reader.last_seq().saturating_sub(args.number),
-    };
     let mut tail = Tail {
         output: global.output(),
         table: EventTable::new(global),
         store: reader.id(),
-        next: after.saturating_add(1),
+        next: 1,
+        position: None,
         written: 0,
         told: BTreeSet::new(),
         exit: Exit::Ok,
@@ -67,13 +68,7 @@ pub(crate) fn run(global: &Global, args: &TailArgs, out: &mut Out) -> Result<Exi
         cursor,
         caught: None,
     };
-    if tail.cursor.is_some() && after > reader.last_seq() && !reader.has_live_writer() {
-        return Err(Stop::new(
-            Exit::Damaged,
-            format!("the cursor has seen event {after}, but the log ends at {}", reader.last_seq()),
-        )
-        .hint("an older copy of the store may have been put in its place"));
-    }
+    tail.start(args, &reader)?;
     if args.follow {
         tail.caught = Some(signals::watch(|| {})?);
     }
@@ -90,13 +85,15 @@ pub(crate) fn run(global: &Global, args: &TailArgs, out: &mut Out) -> Result<Exi
         if let Some(exit) = tail.stopped() {
             return Ok(exit);
         }
-        std::thread::sleep(POLL);
+        wait::pause(POLL)?;
         let now = Traces::of(&dir);
         if now == traces && read_at.elapsed() < READ_ANYWAY && failing.is_none() {
             continue;
         }
         (traces, read_at) = (now, Instant::now());
-        match Reader::<SyncEvent>::open(&dir) {
+        // The store may have been replaced, or the log cut, since it was read.
+        let opened = Reader::<SyncEvent>::open(&dir).and_then(|reader| tail.check(&reader).map(|()| reader));
+        match opened {
             Ok(reader) => {
                 failing = None;
                 tail.show(&reader, out)?;
@@ -104,7 +101,7 @@ pub(crate) fn run(global: &Global, args: &TailArgs, out: &mut Out) -> Result<Exi
             Err(error) => {
                 let since = *failing.get_or_insert_with(Instant::now);
                 if since.elapsed() > PATIENCE {
-                    return Err(error.into());
+                    return Err(tail.stop(error));
                 }
             }
         }
@@ -117,6 +114,9 @@ struct Tail {
     store: StoreId,
     /// The next seq to show.
     next: u64,
+    /// The last event that was shown, or passed over where it was lost: what a store must still have that is
+    /// opened anew. Behind it may lie damage.
+    position: Option<LogPosition>,
     written: u64,
     /// Damage that was told already; it is met again at every look.
     told: BTreeSet<String>,
@@ -132,6 +132,59 @@ impl Tail {
         self.caught.as_ref().and_then(Caught::exit)
     }
 
+    /// Finds where to start, and proves that the place is still what it was and that a cursor can be kept, before
+    /// anything is written.
+    fn start(&mut self, args: &TailArgs, reader: &Reader<SyncEvent>) -> Result<(), Stop> {
+        let start = match (&self.cursor, args.after) {
+            (Some(cursor), _) => cursor.read(self.store)?,
+            (None, after) => {
+                let last = if self.proved_only { reader.proved_seq() } else { reader.last_seq() };
+                let seq = after.unwrap_or(last.saturating_sub(args.number));
+                if seq > reader.last_seq() {
+                    self.tell_once(&format!("note: the log ends at {}", reader.last_seq()));
+                }
+                Start { seq, position: None }
+            }
+        };
+        self.next = start.seq.saturating_add(1);
+        self.position = start.position;
+        if self.position.is_none() && self.cursor.is_some() {
+            self.position = reader.position(start.seq).map_err(|error| self.stop(error))?;
+        } else if self.position.is_none() && args.follow {
+            // Whoever names a seq of the future waits for it.
+            self.position = reader.position(start.seq.min(reader.proved_seq()))?;
+        }
+        self.check(reader).map_err(|error| self.stop(error))?;
+        self.keep_cursor()
+    }
+
+    /// Whether the log still has what was read of it.
+    fn check(&self, reader: &Reader<SyncEvent>) -> Result<(), Error> {
+        match &self.position {
+            Some(position) if reader.id() == self.store => reader.check(position),
+            _ => Ok(()),
+        }
+    }
+
+    /// The error, with what to do now.
+    fn stop(&self, error: Error) -> Stop {
+        let differs = matches!(error, Error::PositionDiffers { .. });
+        let stop = Stop::from(error);
+        match &self.cursor {
+            Some(cursor) if differs => stop.hint(format!(
+                "was an older copy of the store put in its place? Compare what was read with \
+                 `synclog export`, then write the last seq that both have into {}, or remove it to start at the \
+                 first event",
+                cursor.path().display()
+            )),
+            None if differs => stop.hint(
+                "was an older copy of the store put in its place? Compare what was read with `synclog export`, \
+                 then start again with --after and the last seq that both have",
+            ),
+            _ => stop,
+        }
+    }
+
     /// Shows everything from `next` on that the reader has.
     fn show(&mut self, reader: &Reader<SyncEvent>, out: &mut Out) -> Result<(), Stop> {
         if reader.id() != self.store {
@@ -144,7 +197,8 @@ impl Tail {
             return out.flush();
         }
         let mut pending = 0;
-        for item in reader.items(self.next)? {
+        let mut items = reader.items(self.next)?;
+        while let Some(item) = items.next() {
             match item? {
                 Item::Event(stored) if self.proved_only && stored.seq > reader.proved_seq() => {
                     self.tell_once(
@@ -155,12 +209,14 @@ impl Tail {
                 Item::Event(stored) => {
                     self.event(&stored, out)?;
                     self.next = stored.seq + 1;
+                    self.position = items.position();
                     pending += 1;
                 }
                 Item::Damage(finding) => self.pass(&finding),
                 Item::Unknown(finding) | Item::Lost(finding) => {
                     self.tell(&finding);
                     self.pass(&finding);
+                    self.position = items.position().or(self.position);
                 }
                 _ => {}
             }
@@ -210,8 +266,17 @@ impl Tail {
     /// Hands what was written to the system; then the cursor may say so.
     fn keep(&mut self, out: &mut Out) -> Result<(), Stop> {
         out.flush()?;
+        self.keep_cursor()
+    }
+
+    fn keep_cursor(&mut self) -> Result<(), Stop> {
+        let start = match self.position {
+            // What was damaged behind the event comes once it is healed.
+            Some(position) => Start { seq: position.seq, position: Some(position) },
+            None => Start { seq: self.next - 1, position: None },
+        };
         match &mut self.cursor {
-            Some(cursor) => cursor.keep(self.store, self.next - 1),
+            Some(cursor) => cursor.keep(self.store, start),
             None => Ok(()),
         }
     }

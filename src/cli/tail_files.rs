@@ -5,14 +5,22 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use synclog::StoreId;
+use synclog::{LogPosition, StoreId};
 
 use super::exit::{Exit, Stop};
 
-/// The file that says how far a `tail` has come: `SEQ STORE` and a line end.
+/// The file that says how far a `tail` has come: `SEQ STORE CHECKSUM` and a line end. Where there is no event to
+/// name, `SEQ STORE`; earlier versions wrote no checksum, and people write a bare seq.
 pub(crate) struct Cursor {
     path: PathBuf,
-    kept: Option<u64>,
+    kept: Option<String>,
+}
+
+/// Where to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Start {
+    pub(crate) seq: u64,
+    pub(crate) position: Option<LogPosition>,
 }
 
 impl Cursor {
@@ -20,38 +28,55 @@ impl Cursor {
         Self { path, kept: None }
     }
 
-    /// The last seq that was written; 0 where there is no file yet.
-    pub(crate) fn read(&self, store: StoreId) -> Result<u64, Stop> {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What was read last; the start of the log where there is no file yet.
+    pub(crate) fn read(&self, store: StoreId) -> Result<Start, Stop> {
         let shown = self.path.display();
         let bytes = match fs::read(&self.path) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Start { seq: 0, position: None }),
             Err(error) => {
                 return Err(Stop::new(Exit::Failure, format!("cannot read the cursor {shown}: {error}")));
             }
         };
         let text = String::from_utf8_lossy(&bytes);
-        let mut words = text.split_whitespace();
-        let seq = words.next().and_then(|word| word.parse().ok());
-        match (seq, words.next(), words.next()) {
-            (Some(_), Some(other), None) if other != store.to_string() => Err(Stop::usage(format!(
+        let words: Vec<&str> = text.split_whitespace().take(4).collect();
+        if let Some(other) =
+            words.get(1).and_then(|word| word.parse::<StoreId>().ok()).filter(|id| *id != store)
+        {
+            return Err(Stop::usage(format!(
                 "the cursor {shown} belongs to the store {other}, this one is {store}"
-            ))),
-            (Some(seq), _, None) => Ok(seq),
-            _ => Err(Stop::usage(format!("{shown} is no cursor"))),
+            )));
+        }
+        let position = text.parse::<LogPosition>().ok();
+        let bare = match words[..] {
+            [seq] => seq.parse().ok(),
+            [seq, id] if id == store.to_string() => seq.parse().ok(),
+            _ => None,
+        };
+        match position.map(|position| position.seq).or(bare) {
+            Some(seq) => Ok(Start { seq, position }),
+            None => Err(Stop::usage(format!("{shown} is no cursor"))),
         }
     }
 
-    /// Keeps a seq durably, after what was written for it.
-    pub(crate) fn keep(&mut self, store: StoreId, seq: u64) -> Result<(), Stop> {
-        if self.kept == Some(seq) {
+    /// Keeps a place durably, after what was written for it.
+    pub(crate) fn keep(&mut self, store: StoreId, start: Start) -> Result<(), Stop> {
+        let text = match start.position {
+            Some(position) => format!("{position}\n"),
+            None => format!("{} {store}\n", start.seq),
+        };
+        if self.kept.as_ref() == Some(&text) {
             return Ok(());
         }
         sync_stdout();
-        self.replace(&format!("{seq} {store}\n")).map_err(|error| {
+        self.replace(&text).map_err(|error| {
             Stop::new(Exit::Failure, format!("cannot keep the cursor {}: {error}", self.path.display()))
         })?;
-        self.kept = Some(seq);
+        self.kept = Some(text);
         Ok(())
     }
 

@@ -55,7 +55,7 @@ pub(crate) enum Entry<'a> {
     /// A deletion record.
     Deletion { payload: &'a [u8] },
     /// An event whose payload was erased. A deletion record further on must cover it.
-    Erased { seq: u64, segment: u64, offset: u64 },
+    Erased { seq: u64, sum: u32, segment: u64, offset: u64 },
     /// Events that were lost, and that somebody has given up.
     Gap { header: Header, segment: u64, offset: u64 },
     /// Something that must be there is not, or not whole. The cursor is behind it now.
@@ -237,6 +237,7 @@ impl Cursor {
                 FrameKind::Event if frame.erased => {
                     return Ok(Some(Entry::Erased {
                         seq: header.seq,
+                        sum: header.sum,
                         segment: self.segment,
                         offset: frame.offset,
                     }));

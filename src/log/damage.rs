@@ -26,7 +26,7 @@ pub(crate) fn name_damage(
         match entry {
             Entry::Damage(finding) => findings.push(finding),
             // Recovery has no place for an erased event, so here it is what was found damaged.
-            Entry::Erased { seq, segment, offset } => {
+            Entry::Erased { seq, segment, offset, .. } => {
                 let what = "the payload is zeros, and recovery knows no deletion record that covers it";
                 let path = log.segment_path(segment);
                 findings.push(Finding::new(FindingKind::DamagedFrame, what).seq(seq).at(path, offset));

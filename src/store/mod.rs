@@ -12,6 +12,7 @@ mod deletion_tests;
 mod fault_tests;
 mod keys;
 mod known;
+mod log_position;
 mod mend;
 mod open;
 mod options;
@@ -43,6 +44,7 @@ use crate::store_id::StoreId;
 use crate::time::Timestamp;
 
 use commit::{Core, Entry, Promise, Rows, Shared, Slot, Waited, lock};
+pub use log_position::LogPosition;
 pub use mend::RepairReport;
 use options::LONGEST_WAIT;
 pub use options::{MAX_EVENT_BYTES, Options};

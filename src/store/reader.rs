@@ -26,6 +26,7 @@ use crate::replay::gap_finding;
 use crate::store_id::StoreId;
 use crate::time::Timestamp;
 
+use super::log_position::LogPosition;
 use super::open::{Fallback, contents, no_store, peek};
 use super::report::OpenReport;
 
@@ -44,6 +45,16 @@ pub struct Stored<E> {
     pub key: Option<String>,
     /// When it was appended.
     pub appended_at: Timestamp,
+}
+
+/// What the log has under a seq.
+enum Place {
+    /// The header checksum of the frame that ends with it.
+    Event(u32),
+    /// It is damaged, was given up, or the log starts behind it.
+    Unreadable,
+    /// The log ends before it.
+    Beyond,
 }
 
 /// What a reader of the log meets next.
@@ -136,8 +147,88 @@ impl<E: Event> Reader<E> {
             erasures: Erasures::default(),
             log: self.view.log.clone(),
             ended: false,
+            store: self.id(),
+            place: None,
             event: PhantomData,
         })
+    }
+
+    /// Every event behind a position, once that was compared with the log: what [`Reader::check`] says is an
+    /// error here.
+    pub fn items_after(&self, position: &LogPosition) -> Result<Items<E>> {
+        self.check(position)?;
+        self.items(position.seq.saturating_add(1))
+    }
+
+    /// Whether the log still has the event that a position names. [`Error::PositionDiffers`] where it has another
+    /// one under that seq, or ends before it: an older copy of the store was put in its place, for example, and
+    /// whoever went on from there would miss what came since. Where the event is damaged, or was given up,
+    /// nothing can be compared; whoever reads on meets that by itself.
+    pub fn check(&self, position: &LogPosition) -> Result<()> {
+        if position.store != self.id() {
+            let what = format!("belongs to the store {}, this one is {}", position.store, self.id());
+            return Err(Error::invalid("position", what));
+        }
+        let found = match self.find(position.seq)? {
+            Place::Event(sum) if sum == position.checksum => return Ok(()),
+            Place::Unreadable => return Ok(()),
+            Place::Event(sum) => Some(sum),
+            Place::Beyond => None,
+        };
+        Err(Error::PositionDiffers {
+            dir: self.dir().to_owned(),
+            seq: position.seq,
+            checksum: Some(position.checksum),
+            found,
+            last_seq: self.last_seq(),
+        })
+    }
+
+    /// The position behind the event with this seq. `None` for 0, which is before the first event, and where the
+    /// event is damaged or was given up. [`Error::PositionDiffers`] where the log ends before it.
+    pub fn position(&self, seq: u64) -> Result<Option<LogPosition>> {
+        match self.find(seq)? {
+            Place::Event(checksum) => Ok(Some(LogPosition { store: self.id(), seq, checksum })),
+            Place::Unreadable => Ok(None),
+            Place::Beyond => Err(Error::PositionDiffers {
+                dir: self.dir().to_owned(),
+                seq,
+                checksum: None,
+                found: None,
+                last_seq: self.last_seq(),
+            }),
+        }
+    }
+
+    fn find(&self, seq: u64) -> Result<Place> {
+        if seq < self.first_seq() {
+            return Ok(Place::Unreadable);
+        }
+        let view = &self.view;
+        let mut horizon = view.horizon;
+        if seq > self.last_seq() {
+            // Beside a writer it may be written and not be proved durable yet: a receipt can name such an event.
+            let Some(last) = view.segments.headers.last().filter(|_| self.live_writer) else {
+                return Ok(Place::Beyond);
+            };
+            horizon = Position { segment: last.number, offset: last.size, seq: u64::MAX };
+        }
+        let (mut cursor, _) = Cursor::new(view.log.clone(), &view.segments, seq, horizon, false)?;
+        while let Some(entry) = cursor.next()? {
+            let (last, sum) = match entry {
+                Entry::Event { header, .. } => (header.seq, header.sum),
+                Entry::Erased { seq, sum, .. } => (seq, sum),
+                Entry::Gap { header, .. } => (header.next_seq() - 1, header.sum),
+                Entry::Deletion { .. } => continue,
+                Entry::Damage(_) => (u64::MAX, 0),
+            };
+            return Ok(match last {
+                last if last == seq => Place::Event(sum),
+                u64::MAX if seq > self.last_seq() => Place::Beyond,
+                _ => Place::Unreadable,
+            });
+        }
+        Ok(Place::Beyond)
     }
 
     /// What is wrong with the list of segments and with the log's end.
@@ -289,7 +380,18 @@ pub struct Items<E> {
     erasures: Erasures,
     log: LogDir,
     ended: bool,
+    store: StoreId,
+    /// Seq and checksum of the last event that was sound enough to name it.
+    place: Option<(u64, u32)>,
     event: PhantomData<E>,
+}
+
+impl<E: Event> Items<E> {
+    /// The position behind what was read so far: of the last event that the log could name. `None` where nothing
+    /// was read yet. What was damaged behind that event is met again from there, and comes if it was healed.
+    pub fn position(&self) -> Option<LogPosition> {
+        self.place.map(|(seq, checksum)| LogPosition { store: self.store, seq, checksum })
+    }
 }
 
 impl<E: Event> Iterator for Items<E> {
@@ -317,6 +419,7 @@ impl<E: Event> Iterator for Items<E> {
             };
             match entry {
                 Entry::Event { header, payload, .. } => {
+                    self.place = Some((header.seq, header.sum));
                     return Some(Ok(match codec::decode::<E>(&header, payload) {
                         Decoded::Event { event, key } => Item::Event(Stored {
                             seq: header.seq,
@@ -334,10 +437,12 @@ impl<E: Event> Iterator for Items<E> {
                         self.erasures.deleted(&record.ranges);
                     }
                 }
-                Entry::Erased { seq, segment, offset } => {
+                Entry::Erased { seq, sum, segment, offset } => {
+                    self.place = Some((seq, sum));
                     self.erasures.erased(seq, self.log.segment_path(segment), offset);
                 }
                 Entry::Gap { header, segment, offset } => {
+                    self.place = Some((header.next_seq() - 1, header.sum));
                     let path = self.log.segment_path(segment);
                     return Some(Ok(Item::Lost(gap_finding(&header).at(path, offset))));
                 }

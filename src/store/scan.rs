@@ -84,7 +84,7 @@ fn scan_run(mut cursor: Cursor, known: Known, met: &SyncSender<Met>) -> Result<u
                     drop(met.send(Met::Deleted(record.ranges)));
                 }
             }
-            Ok(Some(Entry::Erased { seq, segment, offset })) => {
+            Ok(Some(Entry::Erased { seq, segment, offset, .. })) => {
                 events += 1;
                 drop(met.send(Met::Erased(*seq, log.segment_path(*segment), *offset)));
             }
