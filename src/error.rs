@@ -146,6 +146,13 @@ pub enum Error {
         /// The seq of the log's last event.
         last_seq: u64,
     },
+    /// A thread that works for the failed call ended in a panic. Nothing that it did not finish was taken for done.
+    WorkerDied {
+        /// The thread.
+        worker: &'static str,
+        /// What its panic said.
+        reason: String,
+    },
 }
 
 /// `std::result::Result` with this crate's [`Error`].
@@ -195,7 +202,7 @@ impl Error {
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::Io { outcome, .. } => *outcome,
-            Self::Abandoned => Outcome::Unknown,
+            Self::Abandoned | Self::WorkerDied { .. } => Outcome::Unknown,
             _ => Outcome::NotWritten,
         }
     }
@@ -328,6 +335,9 @@ impl fmt::Display for Error {
                         dir.display()
                     ),
                 }
+            }
+            Self::WorkerDied { worker, reason } => {
+                write!(f, "the thread {worker} ended in a panic, so the call was not finished: {reason}")
             }
         }
     }

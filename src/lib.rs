@@ -66,6 +66,7 @@ mod store;
 mod store_id;
 mod sync;
 mod system;
+mod threads;
 mod time;
 
 pub use codec::MAX_KEY_BYTES;

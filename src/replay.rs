@@ -23,6 +23,7 @@ use crate::projection::rebuild::Rebuild;
 use crate::projection::row::Row;
 use crate::projection::schema::Schema;
 use crate::projection::{Applied, Changes, Connection, LOST, Projection, Step, Trouble, compare};
+use crate::threads;
 use crate::time::Timestamp;
 
 const STEP_ROWS: usize = 512;
@@ -201,18 +202,23 @@ fn within(ranges: &[(u64, u64)], seq: u64) -> bool {
 
 /// Reads the log to the cursor's horizon in a thread of its own, a few stretches ahead of `each`: reading
 /// and decoding take about as long as SQLite takes for its part. `each` gives back the rows that it has done
-/// with: the thread that has made them frees them, so that the two do not wait for each other's memory.
+/// with: the thread that has made them frees them, so that the two do not wait for each other's memory. Where
+/// no thread can be had, one thread does both.
 pub(crate) fn read_ahead<E: Event>(
     mut cursor: Cursor,
     mut each: impl FnMut(Stretch) -> Result<Vec<Row>, Stop>,
 ) -> Result<(), Stop> {
     const AHEAD: usize = 4;
-    std::thread::scope(|scope| {
+    const READER: &str = "synclog-read";
+    let cursor = &mut cursor;
+    let done = std::thread::scope(|scope| {
         let (sender, stretches) = sync_channel(AHEAD);
         let (give_back, done_with) = channel::<Vec<Row>>();
-        let reader = scope.spawn(move || {
+        let reader = threads::spawn_scoped(scope, READER, || {
+            // Moved here, so that they go when this ends.
+            let (sender, done_with) = (sender, done_with);
             // Whoever reads no further has dropped the other end.
-            while let Some(stretch) = gather::<E>(&mut cursor).transpose()
+            while let Some(stretch) = gather::<E>(cursor).transpose()
                 && let sound = stretch.is_ok()
                 && sender.send(stretch).is_ok()
                 && sound
@@ -220,15 +226,24 @@ pub(crate) fn read_ahead<E: Event>(
                 done_with.try_iter().for_each(drop);
             }
         });
+        let Ok(reader) = reader else { return None };
         let done = stretches.into_iter().try_for_each(|stretch| {
             // At its end the reader is gone, and takes nothing back.
-            let _ = give_back.send(each(stretch?)?);
+            drop(give_back.send(each(stretch?)?));
             Ok(())
         });
-        // The scope alone would not wait until the thread is gone, only until its work is done.
-        reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        done
-    })
+        // The scope alone would not wait until the thread is gone, only until its work is done. One that died
+        // has not read to the end.
+        let ended = threads::ended(READER, reader.join());
+        Some(done.and_then(|()| Ok(ended?)))
+    });
+    if let Some(done) = done {
+        return done;
+    }
+    while let Some(stretch) = gather::<E>(cursor)? {
+        drop(each(stretch)?);
+    }
+    Ok(())
 }
 
 /// A stretch without damage, or the error that names it: rows are never built over a gap, and rows

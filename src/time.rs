@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -29,9 +30,21 @@ impl Timestamp {
     /// The latest time: 9999-12-30 22:00:00.000000, as far as the calendar library goes.
     pub const MAX: Self = Self(253_402_207_200_000_000);
 
-    /// The present time of the system's clock, cut to whole microseconds.
+    /// The present time of the system's clock, cut to whole microseconds. A clock that is set to a time outside
+    /// the range reads as the nearest end of it.
     pub fn now() -> Self {
-        Self(jiff::Timestamp::now().as_microsecond()).clamp(Self::MIN, Self::MAX)
+        Self::of_clock(ask_clock())
+    }
+
+    /// Not through the calendar library, which panics where a clock is set beyond its range.
+    fn of_clock(time: SystemTime) -> Self {
+        let micros = match time.duration_since(SystemTime::UNIX_EPOCH) {
+            Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
+            Err(before) => {
+                i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |micros| -micros)
+            }
+        };
+        Self(micros).clamp(Self::MIN, Self::MAX)
     }
 
     /// From microseconds since 1970; `None` outside [`Timestamp::MIN`] to [`Timestamp::MAX`].
@@ -88,9 +101,19 @@ impl Timestamp {
     }
 }
 
+/// The one place that asks the system's clock, which may be set to anything.
+fn ask_clock() -> SystemTime {
+    #[cfg(test)]
+    if let Some(time) = crate::proof::outside::clock() {
+        return time;
+    }
+    SystemTime::now()
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let time = jiff::Timestamp::from_microsecond(self.0).map_err(|_| fmt::Error)?;
+        // Every time lies within what the calendar library takes; an error here would be a panic in `to_string`.
+        let time = jiff::Timestamp::from_microsecond(self.0).unwrap_or(jiff::Timestamp::MAX);
         let civil = jiff::tz::Offset::UTC.to_datetime(time);
         write!(
             f,

@@ -105,5 +105,7 @@ fn start_tracing(cli: &Cli) {
         .with_ansi(false)
         .with_target(false)
         .without_time()
+        // It would tell of them with a macro that panics where stderr takes nothing.
+        .log_internal_errors(false)
         .init();
 }

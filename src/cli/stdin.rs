@@ -4,6 +4,7 @@
 //! them. Answers are kept back only while the next one is certain to follow without waiting.
 
 use std::io::BufRead;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -29,6 +30,8 @@ enum Message {
     Failed(u64, Error),
     /// Stdin cannot be read.
     Unreadable(std::io::Error),
+    /// The thread that reads ended in a panic: nothing more comes, and one line may be without its answer.
+    Died,
     /// A signal: take nothing more.
     Interrupted,
     /// The end of the input. The signal thread keeps a sender, so the channel itself does not end.
@@ -71,7 +74,7 @@ pub(crate) fn run(log: SyncLog, zone: TimeZone, out: &mut Out) -> Result<Exit, S
         move || {
             gate.close();
             // An error means that nobody answers any more, so the process is about to end.
-            let _ = sender.send(Message::Interrupted);
+            drop(sender.send(Message::Interrupted));
         }
     })?;
     let store = log.store().clone();
@@ -80,7 +83,7 @@ pub(crate) fn run(log: SyncLog, zone: TimeZone, out: &mut Out) -> Result<Exit, S
         .name("synclog-stdin".into())
         .spawn(move || {
             let submit = |number, line: &[u8]| submit(number, line, &zone, &store);
-            read(std::io::stdin().lock(), submit, &admission, &sender);
+            read_guarded(std::io::stdin().lock(), submit, &admission, &sender);
         })
         .map_err(|error| Stop::new(Exit::Failure, format!("cannot start a thread: {error}")))?;
     let mut answers = Answers { log: &log, out, last_seq: 0, exit: Exit::Ok, output: None };
@@ -97,6 +100,20 @@ pub(crate) fn run(log: SyncLog, zone: TimeZone, out: &mut Out) -> Result<Exit, S
         )),
         Some(stop) => Err(stop),
         None => Ok(caught.exit().unwrap_or(exit)),
+    }
+}
+
+/// Reads lines, and says so where that ends in a panic: whoever answers would wait for good.
+fn read_guarded(
+    input: impl BufRead,
+    submit: impl Fn(u64, &[u8]) -> Message,
+    gate: &Gate,
+    sender: &SyncSender<Message>,
+) {
+    if catch_unwind(AssertUnwindSafe(|| read(input, submit, gate, sender))).is_err() {
+        gate.close();
+        // An error means that nobody answers any more.
+        drop(sender.send(Message::Died));
     }
 }
 
@@ -117,7 +134,8 @@ fn read(
             continue; // counts for numbering only
         }
         if matches!(line, Ok(Line::End)) {
-            let _ = sender.send(Message::End);
+            // An error, here and below: nobody answers any more.
+            drop(sender.send(Message::End));
             return;
         }
         if !gate.admit() {
@@ -129,7 +147,7 @@ fn read(
             }
             Ok(_) => submit(number, given),
             Err(error) => {
-                let _ = sender.send(Message::Unreadable(error)).and_then(|()| sender.send(Message::End));
+                drop(sender.send(Message::Unreadable(error)).and_then(|()| sender.send(Message::End)));
                 return;
             }
         };
@@ -191,6 +209,11 @@ impl Answers<'_> {
                     continue;
                 }
                 Message::End => break,
+                Message::Died => {
+                    out::tell("error: the thread that reads stdin ended in a panic; what has no answer may be on disk or not");
+                    self.exit = self.exit.or(Exit::Failure);
+                    break;
+                }
                 Message::Submitted(line, ticket, ahead) => self.wait(line, ticket, ahead),
                 Message::Rejected(line, reason) => self.reject(line, &reason),
                 Message::Failed(line, error) => self.fail(line, &error),
@@ -258,5 +281,36 @@ impl Answers<'_> {
         if self.output.is_some() {
             self.out.forget();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The thread that watches signals keeps a sender, so the channel does not end with the thread that reads.
+    #[test]
+    fn a_reading_thread_that_panics_keeps_nobody_waiting() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = SyncLog::open(dir.path()).unwrap();
+        let (sender, messages) = sync_channel(WAITING);
+        let gate = Gate::default();
+        let (also, admission, store) = (sender.clone(), gate.clone(), log.store().clone());
+        let reader = std::thread::spawn(move || {
+            let submit = |number, line: &[u8]| {
+                assert_ne!(line, b"bad", "this line is a bug");
+                submit(number, line, &TimeZone::UTC, &store)
+            };
+            let good = r#"{"company_guid":"g","company_alterid":"1","company_name":"A","log_level":"INFO","log_message":"m"}"#;
+            read_guarded(format!("{good}\nbad\n{good}\n").as_bytes(), submit, &admission, &also);
+        });
+        let mut out = Out::to(Box::new(std::io::sink()));
+        let mut answers = Answers { log: &log, out: &mut out, last_seq: 0, exit: Exit::Ok, output: None };
+        answers.serve(&messages, &gate);
+        assert_eq!((answers.exit, answers.last_seq), (Exit::Failure, 1));
+        reader.join().unwrap();
+        drop(sender);
+        assert_eq!(log.store().last_seq(), 1);
+        log.close().unwrap();
     }
 }

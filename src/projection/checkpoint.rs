@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
+use crate::threads;
+
 use super::open_connection;
 
 /// Pages in the write-ahead log at which a checkpoint is due: 32 MiB. SQLite's own default is 1,000; but
@@ -94,7 +96,7 @@ impl Worker {
         // One answer for each question, so that sending never waits.
         let (answer, done) = sync_channel(1);
         let path: PathBuf = path.into();
-        let thread = std::thread::Builder::new().name("synclog-checkpoint".into()).spawn(move || {
+        let thread = threads::spawn("synclog-checkpoint", move || {
             while asked.recv().is_ok() {
                 // Opened for each time: the file may have been replaced since, by a rebuild for example.
                 if let Ok(db) = open_connection(&path, OpenFlags::SQLITE_OPEN_READ_WRITE, Duration::ZERO) {

@@ -7,6 +7,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::disk;
 use crate::store_id::StoreId;
+use crate::threads;
 
 use super::apply::{INSERT_SET_ASIDE, as_json, record_set_aside};
 use super::schema::Schema;
@@ -166,14 +167,14 @@ impl Rebuild {
         let unfinished = &self.unfinished;
         std::thread::scope(|scope| {
             // The disk takes the rows while the indexes are made. The handle lives until SQLite's is closed.
-            let early = std::thread::Builder::new().name("synclog-sync".into());
-            let early = early.spawn_scoped(scope, || disk::sync_file(unfinished));
+            let early = threads::spawn_scoped(scope, "synclog-sync", || disk::sync_file(unfinished));
             self.schema.create_other_indexes(&self.db)?;
             self.db.execute_batch("COMMIT")?;
             self.db.close().map_err(|(_, error)| error)?;
             // Without a thread the last sync alone takes longer.
             let Ok(early) = early else { return Ok(()) };
-            early.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map(drop).map_err(io)
+            let early = threads::ended("synclog-sync", early.join());
+            early.map_err(|error| Trouble::Failed(error.to_string()))?.map(drop).map_err(io)
         })?;
         disk::sync_file(unfinished).map_err(io)?;
         if let Some(busy) = hold_old(&self.target, wait) {

@@ -9,6 +9,7 @@ use crate::log::cursor::Segments;
 use crate::projection::compare::Tally;
 use crate::projection::schema::Schema;
 use crate::projection::{self, Connection};
+use crate::threads;
 
 /// What opening has learned.
 #[derive(Default)]
@@ -49,8 +50,8 @@ impl Counting {
             db.execute_batch("PRAGMA cache_size=32; PRAGMA cell_size_check=OFF").ok()?;
             Tally::of(&db, &schema).ok()
         };
-        let thread = std::thread::Builder::new().name("synclog-count".into()).spawn(count);
-        Some(Self(Some(thread.ok()?)))
+        // Without a thread whoever needs the tally counts.
+        threads::spawn("synclog-count", count).ok().map(|thread| Self(Some(thread)))
     }
 
     /// Waits for the tally. `None` where it failed; whoever needs one counts again, and meets the error.

@@ -16,6 +16,8 @@ mod log_position;
 mod mend;
 mod open;
 mod options;
+#[cfg(test)]
+mod outside_tests;
 mod project;
 #[cfg(test)]
 mod promise_tests;
@@ -41,6 +43,7 @@ use crate::event::Event;
 use crate::lock::WriterLock;
 use crate::log::writer::{MAX_BATCH, batch_len};
 use crate::store_id::StoreId;
+use crate::threads;
 use crate::time::Timestamp;
 
 use commit::{Core, Entry, Promise, Rows, Shared, Slot, Waited, lock};
@@ -179,17 +182,17 @@ impl<E: Event> Store<E> {
         let shared = Arc::new(Shared::new(Core { writer: opened.writer, keys }, rows));
         let spawn_error = |error| Error::io("start a thread for", &dir, error);
         let (also, idle) = (Arc::clone(&shared), options.idle_mark);
-        let committer = std::thread::Builder::new()
-            .name("synclog-commit".into())
-            .spawn(move || also.run(idle))
-            .map_err(spawn_error)?;
+        let commit = move || {
+            // Whatever ends this thread, nobody waits for it after that.
+            if let Err(error) = threads::guarded("synclog-commit", || also.run(idle)) {
+                also.die(error);
+            }
+        };
+        let committer = threads::spawn("synclog-commit", commit).map_err(spawn_error)?;
         let mut threads = Threads { committer, projector: None, _lock: opened.lock };
         if options.projection {
             let (also, wait) = (Arc::clone(&shared), options.projection_wait);
-            let projector = std::thread::Builder::new()
-                .name("synclog-project".into())
-                .spawn(move || project::run::<E>(&also, wait));
-            match projector {
+            match threads::spawn("synclog-project", move || project::run::<E>(&also, wait)) {
                 Ok(projector) => threads.projector = Some(projector),
                 Err(error) => {
                     // The writer must be gone before the lock is.

@@ -10,6 +10,7 @@ use crate::finding::{Finding, FindingKind, Severity};
 use crate::log::view::LogView;
 use crate::projection::{Applied, Connection, Trouble, compare};
 use crate::replay::{self, Stop};
+use crate::threads;
 
 use super::reader::Reader;
 use super::scan::scan;
@@ -36,6 +37,8 @@ pub struct VerifySummary {
 
 /// How often rows are looked at again because writers come and go.
 const ATTEMPTS: usize = 10;
+/// The thread in which SQLite checks its own pages.
+const PAGES: &str = "synclog-pages";
 
 pub(super) struct Check<'a> {
     pub(super) summary: VerifySummary,
@@ -100,14 +103,15 @@ impl<E: Event> Reader<E> {
             return Ok(check.summary);
         };
         // SQLite's check of its own pages takes as long as all the rest, so it runs beside it.
+        let look = || reader.connect_in_place().and_then(|(db, _)| compare::integrity(&db, 10));
         let (broken, pages) = std::thread::scope(|scope| {
-            let pages =
-                scope.spawn(|| reader.connect_in_place().and_then(|(db, _)| compare::integrity(&db, 10)));
+            let pages = threads::spawn_scoped(scope, PAGES, look);
             let broken = reader.compare(&db, applied, &mut check);
-            (broken, pages.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            (broken, pages.map(|pages| threads::ended(PAGES, pages.join())))
         });
         let broken = broken?;
-        match pages {
+        // Where no thread could be had, the pages are looked at now.
+        match pages.unwrap_or_else(|_| Ok(look()))? {
             Ok(sentences) => {
                 for sentence in sentences {
                     let what = format!("SQLite says: {sentence}; `synclog replay` builds it anew");
