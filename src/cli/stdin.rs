@@ -210,7 +210,9 @@ impl Answers<'_> {
                 }
                 Message::End => break,
                 Message::Died => {
-                    out::tell("error: the thread that reads stdin ended in a panic; what has no answer may be on disk or not");
+                    out::tell(
+                        "error: the thread that reads stdin ended in a panic; what has no answer may be on disk or not",
+                    );
                     self.exit = self.exit.or(Exit::Failure);
                     break;
                 }

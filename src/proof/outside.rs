@@ -44,7 +44,8 @@ impl Outside {
 
 /// The time that a test has set.
 pub(crate) fn clock() -> Option<SystemTime> {
-    let micros = SEEN.with_borrow(|seen| seen.as_ref().map(|outside| outside.0.clock.load(Ordering::SeqCst)))?;
+    let micros =
+        SEEN.with_borrow(|seen| seen.as_ref().map(|outside| outside.0.clock.load(Ordering::SeqCst)))?;
     let distance = Duration::from_micros(micros.unsigned_abs());
     match micros {
         RUNS => None,

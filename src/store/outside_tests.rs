@@ -52,7 +52,8 @@ fn p12_no_clock_is_fatal() {
         let reader = log.reader().unwrap();
         let rows = reader.list(&Filter::new().since(Timestamp::MIN)).unwrap();
         assert_eq!(rows.len(), 15);
-        let shown = Timestamp::from_micros(clock.clamp(Timestamp::MIN.as_micros(), Timestamp::MAX.as_micros()));
+        let shown =
+            Timestamp::from_micros(clock.clamp(Timestamp::MIN.as_micros(), Timestamp::MAX.as_micros()));
         assert_eq!(rows.iter().filter(|row| row.event.created_at == shown).count(), 12, "{clock}");
         assert!(!reader.runs(&RunFilter::default()).unwrap().is_empty());
         log.close().unwrap();
