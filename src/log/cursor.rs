@@ -130,6 +130,20 @@ impl Cursor {
         })
     }
 
+    /// A cursor in one segment at a place where a walk stood before, or at its start.
+    pub(super) fn at_place(
+        log: LogDir,
+        header: SegmentHeader,
+        place: Option<Chain>,
+        horizon: Horizon,
+    ) -> Result<Self> {
+        let cursor = Self::at_segment(log, header, horizon)?;
+        Ok(match place {
+            Some(chain) => Self { chain, ..cursor },
+            None => cursor,
+        })
+    }
+
     fn nowhere(log: LogDir, horizon: Horizon) -> Self {
         let chain = Chain { offset: FIRST_FRAME, seq: horizon.seq, previous: 0, in_batch: false };
         Self {

@@ -205,6 +205,7 @@ mod golden_tests;
 pub(crate) mod heal;
 pub(crate) mod loss;
 pub(crate) mod open;
+pub(crate) mod places;
 pub(crate) mod quarantine;
 pub(crate) mod recovery;
 mod salvage;

@@ -26,7 +26,7 @@ use crate::store_id::StoreId;
 
 pub(crate) use apply::{Changes, LOST, Step, apply_in};
 use checkpoint::Checkpoints;
-use row::{FoundRow, Row};
+use row::Row;
 use schema::{PROJECTION_VERSION, Schema};
 
 /// SQLite from 3.7.0 to 3.51.2 could damage a WAL that was reset by two connections at once.
@@ -452,18 +452,10 @@ pub(crate) fn applied_seq_of(db: &Connection, store: StoreId) -> Result<u64, Tro
     }
 }
 
-/// The row that has an idempotency key; the first one where somebody made several.
-pub(crate) fn row_with_key(db: &Connection, schema: &Schema, key: &str) -> Result<Option<FoundRow>, Trouble> {
-    let select = format!(
-        "SELECT {} FROM {} WHERE idempotency_key = ?1 ORDER BY id LIMIT 1",
-        schema.columns.join(", "),
-        schema.table
-    );
-    let found = db
-        .prepare_cached(&select)?
-        .query_row([key], |row| FoundRow::read(row, schema.columns.len()))
-        .optional()?;
-    Ok(found)
+/// The id of the row that has an idempotency key; the first one where somebody made several.
+pub(crate) fn id_with_key(db: &Connection, schema: &Schema, key: &str) -> Result<Option<i64>, Trouble> {
+    let select = format!("SELECT id FROM {} WHERE idempotency_key = ?1 ORDER BY id LIMIT 1", schema.table);
+    Ok(db.prepare_cached(&select)?.query_row([key], |row| row.get(0)).optional()?)
 }
 
 /// Whether a database says that it is the projection of `store`, whatever state it is in otherwise.

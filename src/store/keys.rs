@@ -4,15 +4,12 @@
 //! never missed between the two.
 
 use std::collections::{HashMap, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::codec::{self, Decoded};
 use crate::disk::FileIdentity;
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::log::cursor::{Cursor, Entry};
-use crate::log::directory::LogDir;
 use crate::log::writer::Position;
 use crate::projection::schema::Schema;
 use crate::projection::{self, Connection, Trouble};
@@ -22,16 +19,67 @@ use crate::store_id::StoreId;
 const REMEMBERED: usize = 16 * 1024;
 
 /// What the keys of a batch say.
-pub(super) enum Consulted {
+pub(super) enum Consulted<E> {
     /// None of them is known.
     New,
     /// All of them are known, with the same content: the seqs of the first time.
     Repeated(Vec<u64>),
+    /// Rows have some of them, and the log has to confirm that. Whatever it says, the batch is not appended.
+    Claimed(Claims<E>),
+}
+
+/// What answers for one key.
+enum Holder<E> {
+    /// The event itself, which has just been appended.
+    Event(u64, E),
+    /// A row; its event in the log must say so as well.
+    Row(u64),
+}
+
+/// The keys of a batch that are known, and what is known of them.
+pub(super) struct Claims<E> {
+    /// Key, event as it was given, and what has the key.
+    known: Vec<(String, E, Holder<E>)>,
+    /// Events of the batch without a known key.
+    unknown: usize,
+    /// The first key of the batch.
+    first: String,
+    /// The log's end when the rows were looked at.
+    pub(super) durable: Position,
+}
+
+impl<E: Event> Claims<E> {
+    /// The greatest seq among the events that have the keys.
+    pub(super) fn last_seq(&self) -> u64 {
+        let seqs = self.known.iter().map(|(.., holder)| match holder {
+            Holder::Event(seq, _) | Holder::Row(seq) => *seq,
+        });
+        seqs.max().unwrap_or(0)
+    }
+
+    /// The seqs of the first time, once `read` has found the events of the rows in the log; an error where not
+    /// all keys are known, or one belongs to another event.
+    pub(super) fn settle(&self, read: impl Fn(u64, &str) -> Result<E>) -> Result<Vec<u64>> {
+        let mut seqs = Vec::new();
+        for (key, given, holder) in &self.known {
+            let (seq, repeats) = match holder {
+                Holder::Event(seq, event) => (*seq, given.repeats(event)),
+                Holder::Row(seq) => (*seq, given.repeats(&read(*seq, key)?)),
+            };
+            if !repeats {
+                return Err(Error::KeyConflict { key: key.clone(), seq });
+            }
+            seqs.push(seq);
+        }
+        match seqs.first() {
+            Some(seq) if self.unknown > 0 => Err(Error::KeyConflict { key: self.first.clone(), seq: *seq }),
+            _ => Ok(seqs),
+        }
+    }
 }
 
 /// Looks keys up. Belongs to whoever commits.
 pub(super) struct KeyIndex<E> {
-    log: LogDir,
     store: StoreId,
     database: PathBuf,
     schema: Schema,
@@ -48,12 +96,17 @@ pub(super) struct KeyIndex<E> {
 
 impl<E: Event> KeyIndex<E> {
     /// An index for a store whose newest event is `last_seq`. Without rows no key is ever known.
-    pub(super) fn new(log: LogDir, store: StoreId, schema: Schema, last_seq: u64, has_rows: bool) -> Self {
+    pub(super) fn new(
+        store_dir: &Path,
+        store: StoreId,
+        schema: Schema,
+        last_seq: u64,
+        has_rows: bool,
+    ) -> Self {
         Self {
             has_rows,
             suspicion: false,
-            database: projection::database_path(&log.store_dir),
-            log,
+            database: projection::database_path(store_dir),
             store,
             schema,
             db: None,
@@ -88,7 +141,7 @@ impl<E: Event> KeyIndex<E> {
         keyed: &[Option<(String, E, E)>],
         applied: u64,
         durable: Position,
-    ) -> Result<Consulted> {
+    ) -> Result<Consulted<E>> {
         if !self.has_rows {
             let reason = "this handle makes no rows (Options::projection), and keys live in the rows";
             return Err(Error::KeysUnavailable { reason: reason.into() });
@@ -99,7 +152,7 @@ impl<E: Event> KeyIndex<E> {
                 self.complete_from = self.complete_from.max(seq);
             }
         }
-        let (mut seqs, mut unknown) = (Vec::new(), 0);
+        let (mut known, mut unknown) = (Vec::new(), 0);
         for (index, entry) in keyed.iter().enumerate() {
             let Some((key, given, _)) = entry else {
                 unknown += 1;
@@ -109,31 +162,33 @@ impl<E: Event> KeyIndex<E> {
                 return Err(Error::invalid("key", format!("{key:?} stands twice in one batch")));
             }
             let found = match self.recent.get(key) {
-                Some((seq, event)) => Some((*seq, event.clone())),
+                Some((seq, event)) => Some(Holder::Event(*seq, event.clone())),
                 None if applied < self.complete_from => {
                     let reason =
                         format!("the rows do not reflect all events up to {} yet", self.complete_from);
                     return Err(Error::KeysUnavailable { reason });
                 }
-                None => self.find_row(key, applied, durable)?,
+                None => self.find_row(key, applied)?.map(Holder::Row),
             };
             match found {
                 None => unknown += 1,
-                Some((seq, event)) if given.repeats(&event) => seqs.push(seq),
-                Some((seq, _)) => return Err(Error::KeyConflict { key: key.clone(), seq }),
+                Some(holder) => known.push((key.clone(), given.clone(), holder)),
             }
         }
-        match (seqs.first(), unknown) {
-            (None, _) => Ok(Consulted::New),
-            (Some(_), 0) => Ok(Consulted::Repeated(seqs)),
-            (Some(seq), _) => {
-                let key = keyed.iter().flatten().map(|(key, _, _)| key.clone()).next().unwrap_or_default();
-                Err(Error::KeyConflict { key, seq: *seq })
-            }
+        if known.is_empty() {
+            return Ok(Consulted::New);
         }
+        let first = keyed.iter().flatten().map(|(key, _, _)| key.clone()).next().unwrap_or_default();
+        let claims = Claims { known, unknown, first, durable };
+        if claims.known.iter().any(|(.., holder)| matches!(holder, Holder::Row(_))) {
+            return Ok(Consulted::Claimed(claims));
+        }
+        let no_row = |_, _: &str| Err(Error::KeysUnavailable { reason: String::new() });
+        claims.settle(no_row).map(Consulted::Repeated)
     }
 
-    fn find_row(&mut self, key: &str, applied: u64, durable: Position) -> Result<Option<(u64, E)>> {
+    /// The seq of the row that has a key. Somebody may have edited it, so that it acknowledges nothing (P4).
+    fn find_row(&mut self, key: &str, applied: u64) -> Result<Option<u64>> {
         let unavailable = |reason: String| Error::KeysUnavailable { reason };
         // The database may have been replaced since, by a rebuild for example.
         let identity = crate::disk::identity(&self.database).ok().flatten();
@@ -149,7 +204,7 @@ impl<E: Event> KeyIndex<E> {
         }
         let Some(db) = &self.db else { return Ok(None) };
         let found = projection::applied_seq_of(db, self.store)
-            .and_then(|seq| Ok((seq, projection::row_with_key(db, &self.schema, key)?)));
+            .and_then(|seq| Ok((seq, projection::id_with_key(db, &self.schema, key)?)));
         let (reflects, row) = match found {
             Ok(found) => found,
             Err(trouble) => {
@@ -164,23 +219,6 @@ impl<E: Event> KeyIndex<E> {
             self.suspicion = true;
             return Err(unavailable(format!("the rows reflect events up to {reflects} only")));
         }
-        let Some(row) = row else { return Ok(None) };
-        self.confirm(row.id.max(0) as u64, key, durable).map(Some)
-    }
-
-    /// Reads the event from the log: a row that somebody edited must not acknowledge anything (P4).
-    fn confirm(&self, seq: u64, key: &str, durable: Position) -> Result<(u64, E)> {
-        let segments = self.log.list()?.segments.into();
-        let (mut cursor, _) = Cursor::new(self.log.clone(), &segments, seq, durable, false)?;
-        if let Some(Entry::Event { header, payload, .. }) = cursor.next()?
-            && header.seq == seq
-            && let Decoded::Event { event, key: Some(own) } = codec::decode::<E>(&header, payload)
-            && own == key
-        {
-            return Ok((seq, event));
-        }
-        let reason =
-            format!("the row of event {seq} has the key and its event has not; run `synclog replay`");
-        Err(Error::KeysUnavailable { reason })
+        Ok(row.map(|id| id.max(0) as u64))
     }
 }

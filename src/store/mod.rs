@@ -46,7 +46,7 @@ use crate::store_id::StoreId;
 use crate::threads;
 use crate::time::Timestamp;
 
-use commit::{Core, Entry, Promise, Rows, Shared, Slot, Waited, lock};
+use commit::{Claimed, Confirm, Core, Entry, Promise, Rows, Shared, Slot, Waited, lock};
 pub use log_position::LogPosition;
 pub use mend::RepairReport;
 use options::LONGEST_WAIT;
@@ -92,6 +92,7 @@ struct Inner<E: Event> {
     report: OpenReport,
     options: Options,
     salter: Salter,
+    confirm: Arc<Confirm>,
 }
 
 struct Threads {
@@ -106,6 +107,8 @@ struct Threads {
 pub struct Ticket<E: Event> {
     slot: Arc<Slot>,
     shared: Arc<Shared<E>>,
+    confirm: Arc<Confirm>,
+    claimed: Option<Claimed<E>>,
 }
 
 impl<E: Event> fmt::Debug for Ticket<E> {
@@ -128,7 +131,10 @@ impl<E: Event> Ticket<E> {
     /// [`Options::projection_wait`]. One receipt for each event, in order.
     pub fn wait(self) -> Result<Vec<Receipt>> {
         let rows = &self.shared.rows;
-        let (seqs, waited) = self.slot.wait(rows.patience())?;
+        let (mut seqs, waited) = self.slot.wait(rows.patience())?;
+        if let Some(claims) = self.claimed.as_ref().and_then(|claimed| claimed.get()) {
+            seqs = self.confirm.settle(claims)?;
+        }
         if waited == Waited::TimedOut {
             rows.stop_waiting();
         }
@@ -162,12 +168,13 @@ impl<E: Event> Store<E> {
         let position = opened.writer.position();
         let (dir, id) = (opened.projector.log.store_dir.clone(), opened.writer.store());
         let keys = keys::KeyIndex::new(
-            opened.projector.log.clone(),
+            &dir,
             id,
             opened.projector.schema.clone(),
             position.seq - 1,
             options.projection,
         );
+        let confirm = Arc::new(Confirm::new(opened.projector.log.clone()));
         let applied = opened.projector.open.as_ref().map_or(0, |(projection, _)| projection.applied().seq);
         let rows = Rows::new(
             position,
@@ -205,7 +212,16 @@ impl<E: Event> Store<E> {
         let report = opened.report;
         let threads = Mutex::new(Some(threads));
         Ok(Self {
-            inner: Arc::new(Inner { dir, id, shared, threads, report, options, salter: Salter::default() }),
+            inner: Arc::new(Inner {
+                dir,
+                id,
+                shared,
+                threads,
+                report,
+                options,
+                salter: Salter::default(),
+                confirm,
+            }),
         })
     }
 
@@ -251,7 +267,13 @@ impl<E: Event> Store<E> {
         join: impl FnOnce(&Shared<E>, Entry<E>) -> Result<()>,
     ) -> Result<Ticket<E>> {
         let (slot, promise) = Promise::new();
-        let ticket = Ticket { slot, shared: Arc::clone(&self.inner.shared) };
+        let claimed = events.iter().any(|(_, key)| key.is_some()).then(Claimed::default);
+        let ticket = Ticket {
+            slot,
+            shared: Arc::clone(&self.inner.shared),
+            confirm: Arc::clone(&self.inner.confirm),
+            claimed: claimed.clone(),
+        };
         let now = Timestamp::now();
         let (mut encoded, mut keyed) = (Vec::with_capacity(events.len()), Vec::with_capacity(events.len()));
         for (mut event, key) in events {
@@ -278,7 +300,7 @@ impl<E: Event> Store<E> {
             }
             promise.put_all(Ok(Vec::new()));
         } else {
-            join(&self.inner.shared, Entry { events: encoded, keyed, slot: promise })?;
+            join(&self.inner.shared, Entry { events: encoded, keyed, slot: promise, claimed })?;
         }
         Ok(ticket)
     }

@@ -1,12 +1,13 @@
 //! A group: what one sync makes durable, and the answers to those whose events are in it.
 
 use std::collections::VecDeque;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use crate::error::{Error, Outcome, Result};
 use crate::event::Event;
 use crate::log::writer::{LogWriter, NewEvent, Position, batch_len};
-use crate::store::keys::{Consulted, KeyIndex};
+use crate::store::keys::{Claims, Consulted, KeyIndex};
 use crate::store::project::Projector;
 
 use super::queue::Batch;
@@ -21,7 +22,12 @@ pub(in crate::store) struct Entry<E> {
     /// For each event its key and the event as it was given, where it has a key.
     pub(in crate::store) keyed: Vec<Option<(String, E, E)>>,
     pub(in crate::store) slot: Promise,
+    /// Where rows have the keys: what the caller confirms from the log. `None` where no event has a key.
+    pub(in crate::store) claimed: Option<Claimed<E>>,
 }
+
+/// What a caller with keys gets back beside its slot's answer.
+pub(in crate::store) type Claimed<E> = Arc<OnceLock<Claims<E>>>;
 
 impl<E> Batch for Entry<E> {
     fn bytes(&self) -> u64 {
@@ -156,9 +162,20 @@ impl<E: Event> Core<E> {
     /// Answers a batch that its keys already settle: a repeat, a conflict, or keys that cannot be
     /// looked up. True where the batch is to be appended.
     fn answered_by_key(&mut self, entry: &Entry<E>, rows: &Rows<Box<Projector>>) -> bool {
-        let answer = match self.keys.consult(&entry.keyed, rows.applied(), self.writer.position()) {
+        let durable = self.writer.position();
+        let answer = match self.keys.consult(&entry.keyed, rows.applied(), durable) {
             Ok(Consulted::New) => return true,
             Ok(Consulted::Repeated(seqs)) => Ok(seqs),
+            Ok(Consulted::Claimed(claims)) => {
+                // The caller reads the log, so that nobody else waits for it.
+                let last = claims.last_seq().min(durable.seq - 1);
+                if let Some(claimed) = &entry.claimed {
+                    let _ = claimed.set(claims);
+                }
+                entry.slot.put(Ok(Vec::new()));
+                rows.await_old(last, entry.slot.slot());
+                return false;
+            }
             Err(error) => {
                 if self.keys.take_suspicion() {
                     rows.suspect();

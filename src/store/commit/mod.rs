@@ -7,6 +7,7 @@
 //! [`queue`], [`rows`], [`slot`] and [`shared`] know neither log nor database. The package `tests/schedules`
 //! runs the same files under a scheduler that tries orders of steps.
 
+mod confirm;
 mod group;
 mod queue;
 mod rows;
@@ -14,7 +15,8 @@ mod shared;
 mod slot;
 mod sync;
 
-pub(super) use group::{Core, Entry};
+pub(super) use confirm::Confirm;
+pub(super) use group::{Claimed, Core, Entry};
 pub(super) use rows::{Rows, Turn};
 pub(super) use slot::{Promise, Slot, Waited};
 pub(super) use sync::lock;
