@@ -5,7 +5,7 @@
 
 use std::path::Path;
 use std::sync::mpsc::{channel, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -76,6 +76,11 @@ impl ReplayReport {
 pub(crate) enum Stop {
     Log(Error),
     View(Trouble),
+}
+
+/// Why work was left in the middle: its handle is being closed.
+pub(crate) fn halted() -> Trouble {
+    Trouble::Busy("the store was closed before its rows had caught up; the next opening goes on".into())
 }
 
 impl From<Error> for Stop {
@@ -256,17 +261,17 @@ fn sound(stretch: Stretch, view_dir: &Path) -> Result<Stretch> {
 }
 
 /// Applies everything from the cursor to its horizon, reads each step back, and heals once what
-/// differs. `applied` is told after each step how far the rows are now. Stops early when `until` has passed.
+/// differs. `applied` is told after each step how far the rows are now. Stops early where `go_on` says no.
 pub(crate) fn catch_up<E: Event>(
     projection: &mut Projection,
     cursor: &mut Cursor,
     dir: &Path,
     report: &mut ReplayReport,
     findings: &mut Vec<Finding>,
-    until: Option<Instant>,
+    go_on: &dyn Fn() -> bool,
     mut applied: impl FnMut(u64, &[u64]),
 ) -> Result<(), Stop> {
-    while until.is_none_or(|until| Instant::now() < until)
+    while go_on()
         && let Some(prepared) = prepare::<E>(projection, cursor, dir)?
     {
         finish(projection, prepared, report, findings, &mut applied)?;
@@ -392,6 +397,7 @@ pub(crate) fn compare_stretch(
 pub(crate) fn heal_all<E: Event>(
     projection: &mut Projection,
     view: &LogView,
+    go_on: &dyn Fn() -> bool,
     report: &mut ReplayReport,
     findings: &mut Vec<Finding>,
 ) -> Result<(), Stop> {
@@ -402,6 +408,9 @@ pub(crate) fn heal_all<E: Event>(
     let mut floor = view.first_seq() as i64;
     set_aside_between(projection, i64::MIN, floor - 1, report)?;
     read_ahead::<E>(cursor, |stretch| {
+        if !go_on() {
+            return Err(halted().into());
+        }
         let stretch = sound(stretch, &view.log.store_dir)?;
         let ceiling = stretch.next_seq as i64 - 1;
         let differences =
@@ -488,6 +497,7 @@ pub(crate) fn rebuild<E: Event>(
     view: &LogView,
     old: Option<Connection>,
     wait: Duration,
+    go_on: &dyn Fn() -> bool,
     report: &mut ReplayReport,
 ) -> Result<(), Stop> {
     let (cursor, missing) = view.cursor(view.first_seq(), false)?;
@@ -496,6 +506,9 @@ pub(crate) fn rebuild<E: Event>(
     }
     let mut new = Rebuild::start(database, schema.clone(), view.store)?;
     read_ahead::<E>(cursor, |stretch| {
+        if !go_on() {
+            return Err(halted().into());
+        }
         let stretch = sound(stretch, &view.log.store_dir)?;
         report.add(new.apply(&stretch.step)?);
         Ok(stretch.step.rows)

@@ -134,7 +134,8 @@ fn another_event_type_is_stored_projected_verified_and_replayed() {
     assert!(Reader::<Reading>::verify(dir.path(), false, |_| {}).unwrap().is_sound());
 
     std::fs::remove_file(&database).unwrap();
-    let store = Store::<Reading>::open(dir.path(), Options::default()).unwrap();
+    let patient = Options::default().projection_wait(std::time::Duration::from_mins(1));
+    let store = Store::<Reading>::open(dir.path(), patient).unwrap();
     assert_eq!(store.open_report().replay.restored, 3);
     let items: Vec<_> = store.reader().unwrap().items(2).unwrap().map(Result::unwrap).collect();
     assert!(matches!(&items[..], [Item::Event(first), Item::Event(second)]
@@ -147,7 +148,8 @@ fn events_of_an_older_version_are_upcast_and_newer_ones_are_kept_and_reported() 
     let old = Store::<OldReading>::open(dir.path(), Options::default()).unwrap();
     old.append(OldReading(21)).unwrap();
     old.close().unwrap();
-    let new = Store::<Reading>::open(dir.path(), Options::default()).unwrap();
+    let patient = Options::default().projection_wait(std::time::Duration::from_mins(1));
+    let new = Store::<Reading>::open(dir.path(), patient).unwrap();
     assert!(new.open_report().replay.rebuilt, "the table has another shape now");
     new.append(reading("roof", 215)).unwrap();
     new.close().unwrap();

@@ -239,7 +239,8 @@ fn a_locked_database_delays_no_acknowledgement() {
         let hold = rusqlite::Connection::open(database(dir.path())).unwrap();
         hold.execute_batch(lock).unwrap();
         let start = Instant::now();
-        let store = open(dir.path());
+        let options = common::small().projection_wait(Duration::from_millis(250));
+        let store = Store::open(dir.path(), options).unwrap();
         assert!(start.elapsed() < Duration::from_secs(5), "{lock}: open took {:?}", start.elapsed());
         for number in 4..=30 {
             let receipt = store.append(full_event(number)).unwrap();
@@ -276,7 +277,8 @@ fn a_database_that_is_deleted_under_a_writer_comes_back_with_its_next_append() {
 #[test]
 fn verify_beside_a_writer_calls_missing_rows_lag() {
     let dir = filled(3);
-    let store = open(dir.path());
+    let options = common::small().projection_wait(Duration::from_millis(250));
+    let store = Store::open(dir.path(), options).unwrap();
     let hold = rusqlite::Connection::open(database(dir.path())).unwrap();
     hold.execute_batch("BEGIN IMMEDIATE").unwrap();
     store.append(full_event(4)).unwrap();

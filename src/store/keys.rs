@@ -164,8 +164,10 @@ impl<E: Event> KeyIndex<E> {
             let found = match self.recent.get(key) {
                 Some((seq, event)) => Some(Holder::Event(*seq, event.clone())),
                 None if applied < self.complete_from => {
-                    let reason =
-                        format!("the rows do not reflect all events up to {} yet", self.complete_from);
+                    let reason = format!(
+                        "the rows do not reflect all events up to {} yet, only up to {applied}",
+                        self.complete_from
+                    );
                     return Err(Error::KeysUnavailable { reason });
                 }
                 None => self.find_row(key, applied)?.map(Holder::Row),

@@ -51,9 +51,7 @@ impl<E: Event> Store<E> {
         let options = options.create(false).projection(true);
         let mut opened = open::open::<E>(Arc::new(RealDisk), dir.as_ref(), &options, false)?;
         let position = opened.writer.position();
-        if let Some(error) = opened.pending {
-            return Err(error);
-        }
+        opened.bring_up::<E>(options.projection_wait)?;
         // What opening has just built or mended is not counted a second time.
         let before = opened.projector.report.clone();
         if !before.rebuilt {
@@ -127,10 +125,9 @@ impl<E: Event> Store<E> {
         drop(lock);
         if trust_log && !dry_run && lost.is_empty() {
             // The rows beyond the log's end are set aside, and the applied seq is the log's again.
-            let opened = open::open::<E>(Arc::new(RealDisk), &dir, &options.create(false), true)?;
-            if let Some(error) = opened.pending {
-                return Err(error);
-            }
+            let options = options.create(false).projection(true);
+            open::open::<E>(Arc::new(RealDisk), &dir, &options, true)?
+                .bring_up::<E>(options.projection_wait)?;
         }
         Ok(RepairReport {
             healed_events: done.healed_events,

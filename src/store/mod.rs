@@ -15,6 +15,7 @@ mod known;
 mod log_position;
 mod mend;
 mod open;
+mod opening;
 mod options;
 #[cfg(test)]
 mod outside_tests;
@@ -49,6 +50,7 @@ use crate::time::Timestamp;
 use commit::{Claimed, Confirm, Core, Entry, Promise, Rows, Shared, Slot, Waited, lock};
 pub use log_position::LogPosition;
 pub use mend::RepairReport;
+use opening::{BEHIND, Halt, Opening};
 use options::LONGEST_WAIT;
 pub use options::{MAX_EVENT_BYTES, Options};
 pub use reader::{Item, Items, Reader, Stored};
@@ -93,6 +95,7 @@ struct Inner<E: Event> {
     options: Options,
     salter: Salter,
     confirm: Arc<Confirm>,
+    halt: Halt,
 }
 
 struct Threads {
@@ -152,8 +155,9 @@ impl<E: Event> Ticket<E> {
 }
 
 impl<E: Event> Store<E> {
-    /// Opens the store in `dir` for writing: waits for the lock, recovers the log, brings the rows
-    /// up to date. See [`Store::open_report`] for what it found.
+    /// Opens the store in `dir` for writing: waits for the lock and recovers the log. The rows are brought up
+    /// to date by a thread; this waits for it at most as long as [`Options::projection_wait`], and appends
+    /// are taken behind it all the same (P5). See [`Store::open_report`] for what was found.
     pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Self> {
         Self::open_on(Arc::new(RealDisk), dir.as_ref(), options, false)
     }
@@ -175,15 +179,12 @@ impl<E: Event> Store<E> {
             options.projection,
         );
         let confirm = Arc::new(Confirm::new(opened.projector.log.clone()));
-        let applied = opened.projector.open.as_ref().map_or(0, |(projection, _)| projection.applied().seq);
+        let halt = opened.projector.halt.clone();
         let rows = Rows::new(
             position,
-            applied,
+            0,
             options.projection.then(|| Box::new(opened.projector)),
-            opened
-                .pending
-                .map(|error| error.to_string())
-                .or_else(|| (!options.projection).then(switched_off)),
+            Some(if options.projection { BEHIND.into() } else { switched_off() }),
             options.projection_wait,
         );
         let shared = Arc::new(Shared::new(Core { writer: opened.writer, keys }, rows));
@@ -197,10 +198,15 @@ impl<E: Event> Store<E> {
         };
         let committer = threads::spawn("synclog-commit", commit).map_err(spawn_error)?;
         let mut threads = Threads { committer, projector: None, _lock: opened.lock };
+        let mut report = opened.report;
         if options.projection {
-            let (also, wait) = (Arc::clone(&shared), options.projection_wait);
-            match threads::spawn("synclog-project", move || project::run::<E>(&also, wait)) {
-                Ok(projector) => threads.projector = Some(projector),
+            let also = Arc::clone(&shared);
+            let (opening, reports) = Opening::new(report.clone(), dir.clone());
+            match threads::spawn("synclog-project", move || project::run::<E>(&also, Some(opening))) {
+                Ok(projector) => {
+                    threads.projector = Some(projector);
+                    report = opening::await_report(reports, options.projection_wait, report, &dir);
+                }
                 Err(error) => {
                     // The writer must be gone before the lock is.
                     shared.close();
@@ -209,19 +215,12 @@ impl<E: Event> Store<E> {
                 }
             }
         }
-        let report = opened.report;
-        let threads = Mutex::new(Some(threads));
+        if !options.projection {
+            report.save(&dir);
+        }
+        let (threads, salter) = (Mutex::new(Some(threads)), Salter::default());
         Ok(Self {
-            inner: Arc::new(Inner {
-                dir,
-                id,
-                shared,
-                threads,
-                report,
-                options,
-                salter: Salter::default(),
-                confirm,
-            }),
+            inner: Arc::new(Inner { dir, id, shared, threads, report, options, salter, confirm, halt }),
         })
     }
 
@@ -320,7 +319,8 @@ impl<E: Event> Store<E> {
         self.inner.id
     }
 
-    /// What opening found and did.
+    /// What opening found and did. Where it says [`OpenReport::projection_pending`], the file `last-open.json`
+    /// tells the rest when the rows have caught up.
     pub fn open_report(&self) -> &OpenReport {
         &self.inner.report
     }
@@ -372,6 +372,7 @@ impl<E: Event> Inner<E> {
         let Some(threads) = lock(&self.threads).take() else { return };
         self.shared.close();
         let _ = threads.committer.join();
+        self.halt.at(Instant::now() + self.options.projection_wait);
         self.shared.close_projection();
         if let Some(projector) = threads.projector {
             let _ = projector.join();

@@ -16,7 +16,7 @@ use crate::log::survey::Witness;
 use crate::log::writer::LogWriter;
 use crate::projection::schema::Schema;
 use crate::projection::{self, Connection, Trouble};
-use crate::replay::{RowDonor, Stop};
+use crate::replay::{ReplayReport, RowDonor, Stop};
 use crate::store_id::StoreId;
 use crate::time::Timestamp;
 
@@ -29,8 +29,8 @@ use super::report::OpenReport;
 pub(super) struct Opened {
     pub(super) writer: LogWriter,
     pub(super) projector: Projector,
+    /// Without what becomes of the rows.
     pub(super) report: OpenReport,
-    pub(super) pending: Option<Error>,
     /// Dropped last.
     pub(super) lock: WriterLock,
 }
@@ -221,19 +221,26 @@ pub(super) fn open<E: Event>(
     };
 
     let mut projector = Projector::new(log, writer.store(), schema, trust_log, known);
-    let brought_up = if options.projection {
-        projector.bring_up::<E>(writer.position(), options.projection_wait, |_, _| {})
-    } else {
-        Ok(())
-    };
-    let pending = match brought_up {
-        Ok(()) => None,
-        Err(Stop::View(trouble)) => Some(trouble.into_error(&projector.database)),
-        Err(Stop::Log(error)) => return Err(error),
-    };
-    let report = report(&recovered, &writer, &mut projector, pending.as_ref().map(ToString::to_string));
-    report.save(&dir);
-    Ok(Opened { writer, projector, report, pending, lock })
+    // What is wrong with the rows is for whoever brings them up; what they prove of the log is for now.
+    if options.projection
+        && let Err(Stop::Log(error)) = projector.look(writer.position())
+    {
+        return Err(error);
+    }
+    let report = report(&recovered, &writer);
+    Ok(Opened { writer, projector, report, lock })
+}
+
+impl Opened {
+    /// Brings the rows up to the log here and now, for whoever has come for that, and keeps the report.
+    pub(super) fn bring_up<E: Event>(&mut self, wait: Duration) -> Result<()> {
+        let done = self.projector.bring_up::<E>(self.writer.position(), wait, |_, _| {});
+        let done = done.map_err(|stop| stop.into_error(&self.projector.database));
+        let pending = done.as_ref().err().map(ToString::to_string);
+        self.report.take_rows(&mut self.projector, pending);
+        self.report.save(&self.projector.log.store_dir);
+        done
+    }
 }
 
 fn open_log<E: Event>(
@@ -278,14 +285,8 @@ fn open_log<E: Event>(
     Ok((writer, recovered, known))
 }
 
-fn report(
-    recovered: &Recovered,
-    writer: &LogWriter,
-    projector: &mut Projector,
-    pending: Option<String>,
-) -> OpenReport {
-    let mut findings = recovered.findings.clone();
-    findings.append(&mut projector.findings);
+fn report(recovered: &Recovered, writer: &LogWriter) -> OpenReport {
+    let findings = recovered.findings.clone();
     for finding in &findings {
         tracing::warn!(%finding, "found while opening the store");
     }
@@ -298,7 +299,7 @@ fn report(
         healed_events: recovered.healed_events,
         quarantined: recovered.quarantined.clone(),
         findings,
-        replay: projector.report.clone(),
-        projection_pending: pending,
+        replay: ReplayReport::default(),
+        projection_pending: None,
     }
 }

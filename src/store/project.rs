@@ -21,6 +21,7 @@ use crate::store_id::StoreId;
 
 use super::commit::{Shared, Turn};
 use super::known::{Counting, Known, KnownRows};
+use super::opening::{Halt, Opening};
 
 /// How long one attempt waits for another process before it lets go and tries again later.
 const ATTEMPT: Duration = Duration::from_millis(20);
@@ -31,6 +32,14 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 const RECENT_ROWS: u64 = 64;
 /// Stretches of missing rows that an opening mends one by one; with more it compares everything.
 const STRETCHES: usize = 64;
+
+/// A database that was opened, and that may be this log's.
+struct Found {
+    projection: Projection,
+    /// It was there before.
+    existed: bool,
+    counting: Option<Counting>,
+}
 
 /// Brings rows up to the log. Owned by whoever projects.
 pub(super) struct Projector {
@@ -47,6 +56,10 @@ pub(super) struct Projector {
     pub(super) findings: Vec<Finding>,
     /// For the first look at the log and at the rows.
     known: Known,
+    /// What the first look at the rows has opened.
+    looked_at: Option<(LogView, Found)>,
+    /// When to stop in the middle of it.
+    pub(super) halt: Halt,
     /// Seqs whose rows still differ after opening has mended them; to be told with the next step.
     unhealed: Vec<u64>,
 }
@@ -65,12 +78,23 @@ impl Projector {
             report: ReplayReport::default(),
             findings: Vec::new(),
             known,
+            looked_at: None,
+            halt: Halt::default(),
             unhealed: Vec::new(),
         }
     }
 
     fn dir(&self) -> PathBuf {
         self.log.store_dir.clone()
+    }
+
+    /// Opens the database, where it can be used at once, and reads what it proves of the log: whoever appends
+    /// must know that first. What takes longer than that is left to [`Projector::bring_up`].
+    pub(super) fn look(&mut self, durable: Position) -> Result<(), Stop> {
+        let view = self.view(durable)?;
+        let found = self.find(&view, ATTEMPT)?;
+        self.looked_at = Some((view, found));
+        Ok(())
     }
 
     /// Everything up to `durable` becomes rows: opens and checks the database where that has not
@@ -85,7 +109,9 @@ impl Projector {
             // Somebody deleted or replaced the file: what this handle writes would be lost.
             self.forget();
         }
-        let mut done = self.step::<E>(durable, wait, None, &mut applied);
+        let halt = self.halt.clone();
+        let go_on = || !halt.is_due();
+        let mut done = self.step::<E>(durable, wait, &go_on, &mut applied);
         if let Err(Stop::View(trouble)) = &done
             && trouble.wants_rebuild()
         {
@@ -93,7 +119,7 @@ impl Projector {
             self.forget();
             done = self
                 .rebuild::<E>(durable, &trouble, wait)
-                .and_then(|()| self.step::<E>(durable, wait, None, &mut applied));
+                .and_then(|()| self.step::<E>(durable, wait, &go_on, &mut applied));
         }
         if done.is_err() {
             // The cursor may be behind events that were not applied.
@@ -113,7 +139,8 @@ impl Projector {
         let in_vain = self.prepared.as_ref().is_some_and(|prepared| prepared.next_seq() > durable.seq);
         let ready = self.open.as_ref().is_some_and(|(projection, _)| projection.is_in_place());
         let mut applied = applied;
-        if in_vain || !ready || self.step::<E>(durable, ATTEMPT, until, &mut applied).is_err() {
+        let go_on = || until.is_none_or(|until| Instant::now() < until);
+        if in_vain || !ready || self.step::<E>(durable, ATTEMPT, &go_on, &mut applied).is_err() {
             // The cursor may be behind events that were not applied.
             self.forget();
         }
@@ -146,6 +173,7 @@ impl Projector {
     pub(super) fn forget(&mut self) {
         self.prepared = None;
         self.open = None;
+        self.looked_at = None;
     }
 
     /// Hands on what was found while nobody asked.
@@ -159,7 +187,7 @@ impl Projector {
         &mut self,
         durable: Position,
         wait: Duration,
-        until: Option<Instant>,
+        go_on: &dyn Fn() -> bool,
         applied: &mut impl FnMut(u64, &[u64]),
     ) -> Result<(), Stop> {
         let prepared = self.prepared.take();
@@ -174,7 +202,7 @@ impl Projector {
         }
         cursor.extend(durable);
         let (report, findings) = (&mut self.report, &mut self.findings);
-        replay::catch_up::<E>(projection, cursor, &dir, report, findings, until, &mut *applied)?;
+        replay::catch_up::<E>(projection, cursor, &dir, report, findings, go_on, &mut *applied)?;
         // Also where there was nothing to catch up with.
         applied(projection.applied().seq, &std::mem::take(&mut self.unhealed));
         Ok(())
@@ -198,21 +226,15 @@ impl Projector {
         })
     }
 
-    /// Opens the database and compares it with the log: the applied seq and its checksum, count,
-    /// smallest and largest seq, and recent rows. Mends what is missing.
-    fn open_and_check<E: Event>(
-        &mut self,
-        durable: Position,
-        wait: Duration,
-    ) -> Result<(Projection, Cursor), Stop> {
-        let view = self.view(durable)?;
+    /// Opens the database. Where it proves events that the log does not hold, that is an error of the log.
+    fn find(&mut self, view: &LogView, wait: Duration) -> Result<Found, Stop> {
         let existed = crate::disk::identity(&self.database).is_ok_and(|found| found.is_some());
         // A missing database is built by a rebuild, which is faster than row by row.
         let create = view.last_seq() == 0;
         let known = self.known.rows.take().filter(|known| known.is_in_place(&self.database));
         let (db, counting) = known
             .map_or((None, None), |KnownRows { identity, db, counting }| (Some((db, identity)), counting));
-        let mut projection =
+        let projection =
             Projection::open(&self.database, self.schema.clone(), self.store, wait, create, db)?;
         let applied = projection.applied();
         let beyond = applied.seq > view.last_seq() && !self.trust_log;
@@ -223,6 +245,28 @@ impl Projector {
                 .file(&self.database);
             return Err(Error::Damaged { dir: self.dir(), findings: vec![finding] }.into());
         }
+        Ok(Found { projection, existed, counting })
+    }
+
+    /// Opens the database and compares it with the log: the applied seq and its checksum, count,
+    /// smallest and largest seq, and recent rows. Mends what is missing.
+    fn open_and_check<E: Event>(
+        &mut self,
+        durable: Position,
+        wait: Duration,
+    ) -> Result<(Projection, Cursor), Stop> {
+        let looked_at = self.looked_at.take().filter(|(_, found)| found.projection.is_in_place());
+        let (view, found) = match looked_at {
+            Some(looked_at) => looked_at,
+            None => {
+                let view = self.view(durable)?;
+                let found = self.find(&view, wait)?;
+                (view, found)
+            }
+        };
+        let Found { mut projection, existed, counting } = found;
+        projection.set_wait(wait)?;
+        let applied = projection.applied();
         if existed && applied.seq > 0 {
             if Self::applied_fits(&view, applied)? {
                 self.mend_quickly::<E>(&mut projection, &view, counting)?;
@@ -231,7 +275,13 @@ impl Projector {
                 self.findings.push(
                     Finding::new(FindingKind::AppliedDiffers, what).seq(applied.seq).file(&self.database),
                 );
-                replay::heal_all::<E>(&mut projection, &view, &mut self.report, &mut self.findings)?;
+                replay::heal_all::<E>(
+                    &mut projection,
+                    &view,
+                    &|| !self.halt.is_due(),
+                    &mut self.report,
+                    &mut self.findings,
+                )?;
                 let newest = Self::applied_at(&view)?;
                 projection.force_applied(newest)?;
             }
@@ -295,6 +345,9 @@ impl Projector {
         for (low, high) in stretches {
             let (mut cursor, _) = view.cursor(low, false)?;
             while cursor.next_seq() <= high {
+                if self.halt.is_due() {
+                    return Err(replay::halted().into());
+                }
                 let Some(mut stretch) = replay::gather::<E>(&mut cursor)? else { break };
                 if crate::log::damage::any_damage(&stretch.findings) {
                     let dir = self.dir();
@@ -354,7 +407,8 @@ impl Projector {
             let what = "it was not there and was built anew from the log";
             self.findings.push(Finding::new(FindingKind::DatabaseMissing, what).file(&self.database));
         }
-        replay::rebuild::<E>(&self.database, &self.schema, &view, old, wait, &mut self.report)
+        let go_on = || !self.halt.is_due();
+        replay::rebuild::<E>(&self.database, &self.schema, &view, old, wait, &go_on, &mut self.report)
     }
 
     fn move_aside(&self) -> Result<PathBuf, Stop> {
@@ -389,7 +443,8 @@ impl Projector {
             self.findings.retain(|finding| finding.kind != FindingKind::RowUnhealable);
             let view = self.view(durable)?;
             let old = projection::open_for_reading(&self.database, wait).ok();
-            replay::rebuild::<E>(&self.database, &self.schema, &view, old, wait, &mut self.report)?;
+            let report = &mut self.report;
+            replay::rebuild::<E>(&self.database, &self.schema, &view, old, wait, &|| true, report)?;
         } else {
             match self.heal_rows::<E>(durable) {
                 Err(Stop::View(trouble @ Trouble::Unusable(_))) => {
@@ -413,11 +468,11 @@ impl Projector {
         self.report.unhealable = 0;
         self.findings.retain(|finding| finding.kind != FindingKind::RowUnhealable);
         let before = self.report.restored + self.report.replaced;
-        replay::heal_all::<E>(projection, &view, &mut self.report, &mut self.findings)?;
+        replay::heal_all::<E>(projection, &view, &|| true, &mut self.report, &mut self.findings)?;
         if self.report.restored + self.report.replaced > before {
             // Writing one row may have changed another, where somebody made a trigger.
             let mut again = ReplayReport::default();
-            replay::heal_all::<E>(projection, &view, &mut again, &mut self.findings)?;
+            replay::heal_all::<E>(projection, &view, &|| true, &mut again, &mut self.findings)?;
             self.report.unhealable = self.report.unhealable.max(again.restored + again.replaced);
         }
         Ok(())
@@ -425,26 +480,26 @@ impl Projector {
 }
 
 /// The thread: applies what becomes durable until the store closes, wherever no caller did.
-pub(super) fn run<E: Event>(shared: &Arc<Shared<E>>, close_wait: Duration) {
+/// Tells how its first turn, the rest of an opening, has ended.
+pub(super) fn run<E: Event>(shared: &Arc<Shared<E>>, mut opening: Option<Opening>) {
     let rows = &shared.rows;
-    let mut pause: Option<Duration> = rows.trouble().is_some().then_some(FIRST_PAUSE);
-    let mut closing_since: Option<Instant> = None;
+    let mut pause: Option<Duration> = None;
     loop {
         let Turn { mut projector, durable, applied, closing, suspect } = rows.next(pause);
-        if closing {
-            let since = *closing_since.get_or_insert_with(Instant::now);
-            if applied + 1 >= durable.seq || since.elapsed() >= close_wait {
-                return;
-            }
+        if closing && (applied + 1 >= durable.seq || projector.halt.is_due()) {
+            return;
         }
-        if suspect {
+        if suspect && opening.is_none() {
             projector.forget();
         }
         let result =
             projector.bring_up::<E>(durable, ATTEMPT, |seq, unhealed| rows.set_applied(seq, unhealed));
-        projector.tell();
+        let mut told = None;
         match result {
-            Ok(()) if rows.applied() + 1 >= durable.seq => pause = None,
+            Ok(()) if rows.applied() + 1 >= durable.seq => {
+                pause = None;
+                told = opening.take().and_then(|mut opening| opening.told(&mut projector, None));
+            }
             Ok(()) => {
                 // Nothing failed and yet something is missing: never try in a tight circle.
                 rows.set_trouble("the log could not be read to its end".into());
@@ -463,13 +518,20 @@ pub(super) fn run<E: Event>(shared: &Arc<Shared<E>>, close_wait: Duration) {
                     tracing::warn!(%error, "rows do not follow the log at present");
                 }
                 rows.set_trouble(error.to_string());
+                told = opening
+                    .as_mut()
+                    .and_then(|opening| opening.told(&mut projector, Some(error.to_string())));
                 pause = Some(pause.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE)));
                 if closing {
                     std::thread::sleep(FIRST_PAUSE);
                 }
             }
         }
+        projector.tell();
         rows.give_back(projector);
+        if let Some(told) = told {
+            told.send();
+        }
     }
 }
 

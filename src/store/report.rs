@@ -9,6 +9,8 @@ use crate::finding::Finding;
 use crate::replay::ReplayReport;
 use crate::time::Timestamp;
 
+use super::project::Projector;
+
 /// What the last opening for writing found and did. Kept in the store as `last-open.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -32,8 +34,9 @@ pub struct OpenReport {
     pub findings: Vec<Finding>,
     /// What replay did to the rows.
     pub replay: ReplayReport,
-    /// Why the rows are not up to date, if they are not: another process holds the database, say.
-    /// They catch up by themselves.
+    /// Why the rows are not up to date, if they are not: another process holds the database, say, or more was
+    /// to be done than [`crate::Options::projection_wait`] allows. They catch up by themselves, and
+    /// `last-open.json` then says how.
     pub projection_pending: Option<String>,
 }
 
@@ -52,7 +55,7 @@ impl OpenReport {
     }
 
     /// Keeps the report beside the log. Losing it does no harm.
-    pub(crate) fn save(&self, dir: &Path) {
+    pub(super) fn save(&self, dir: &Path) {
         let saved = serde_json::to_vec_pretty(self)
             .map_err(std::io::Error::other)
             .and_then(|bytes| disk::replace_small(&Self::path(dir), &bytes));
@@ -69,5 +72,15 @@ impl OpenReport {
 
     pub(crate) fn now() -> String {
         Timestamp::now().to_string()
+    }
+
+    /// Takes in what was done to the rows since.
+    pub(super) fn take_rows(&mut self, projector: &mut Projector, pending: Option<String>) {
+        for finding in &projector.findings {
+            tracing::warn!(%finding, "found while opening the store");
+        }
+        self.findings.append(&mut projector.findings);
+        self.replay = projector.report.clone();
+        self.projection_pending = pending;
     }
 }

@@ -41,7 +41,8 @@ fn rows_that_a_trigger_spoils_at_once_are_counted_by_opening() {
     let log_only = Store::open(dir, Options::default().projection(false)).unwrap();
     log_only.append_all((6..=9).map(event)).unwrap();
     log_only.close().unwrap();
-    let store = Store::<SyncEvent>::open(dir, Options::default()).unwrap();
+    let options = Options::default().projection_wait(Duration::from_mins(1));
+    let store = Store::<SyncEvent>::open(dir, options).unwrap();
     let report = &store.open_report().replay;
     assert_eq!((report.restored, report.unhealable), (4, 2));
     store.close().unwrap();

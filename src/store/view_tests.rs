@@ -155,7 +155,8 @@ fn what_is_wrong_with_a_database_has_its_name() {
         change(dir.path());
         let (summary, findings) = verify(dir.path(), false);
         assert_eq!((summary.events, summary.differences), (3, findings.len() as u64));
-        assert!(Store::<SyncEvent>::open(dir.path(), Options::default()).unwrap().close().is_ok());
+        let options = Options::default().projection_wait(Duration::from_mins(1));
+        assert!(Store::<SyncEvent>::open(dir.path(), options).unwrap().close().is_ok());
         assert_eq!(verify(dir.path(), false).1, Vec::new());
         findings.iter().map(|finding| (finding.kind, finding.seq, finding.last_seq)).collect::<Vec<_>>()
     };

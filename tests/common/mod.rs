@@ -20,9 +20,11 @@ pub fn full_event(number: u64) -> SyncEvent {
         .with_run(format!("run-{}", number % 3))
 }
 
-/// Small segments, so that a few hundred events fill several.
+/// Small segments, so that a few hundred events fill several. However busy the machine is, opening waits for the
+/// rows.
 pub fn small() -> Options {
-    Options::default().segment_bytes(16 * 1024, 64 * 1024)
+    let patience = std::time::Duration::from_mins(1);
+    Options::default().segment_bytes(16 * 1024, 64 * 1024).projection_wait(patience)
 }
 
 pub fn open(dir: &Path) -> Store<SyncEvent> {

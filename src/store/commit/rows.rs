@@ -78,6 +78,7 @@ impl<P> Rows<P> {
         patience: Duration,
     ) -> Self {
         let off = projector.is_none();
+        let suspect = trouble.is_some() && !off;
         let state = State {
             durable,
             applied,
@@ -86,7 +87,8 @@ impl<P> Rows<P> {
             unhealed: BTreeSet::new(),
             forgotten: 0,
             closing: false,
-            suspect: false,
+            // Rows that do not follow are looked at first, though no event is waiting.
+            suspect,
             projector,
             waiting: VecDeque::new(),
         };
