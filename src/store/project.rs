@@ -234,8 +234,7 @@ impl Projector {
         let known = self.known.rows.take().filter(|known| known.is_in_place(&self.database));
         let (db, counting) = known
             .map_or((None, None), |KnownRows { identity, db, counting }| (Some((db, identity)), counting));
-        let projection =
-            Projection::open(&self.database, self.schema.clone(), self.store, wait, create, db)?;
+        let projection = Projection::open(&self.database, self.schema.clone(), self.store, wait, create, db)?;
         let applied = projection.applied();
         let beyond = applied.seq > view.last_seq() && !self.trust_log;
         if beyond && projection::vouches_for(projection.reader(), &self.schema, applied)? {
@@ -256,13 +255,12 @@ impl Projector {
         wait: Duration,
     ) -> Result<(Projection, Cursor), Stop> {
         let looked_at = self.looked_at.take().filter(|(_, found)| found.projection.is_in_place());
-        let (view, found) = match looked_at {
-            Some(looked_at) => looked_at,
-            None => {
-                let view = self.view(durable)?;
-                let found = self.find(&view, wait)?;
-                (view, found)
-            }
+        let (view, found) = if let Some(looked_at) = looked_at {
+            looked_at
+        } else {
+            let view = self.view(durable)?;
+            let found = self.find(&view, wait)?;
+            (view, found)
         };
         let Found { mut projection, existed, counting } = found;
         projection.set_wait(wait)?;
