@@ -1,8 +1,11 @@
 //! The I/O seam: the only module that opens files, so that a test can put a faulty disk below.
 //!
 //! [`Disk`] is what the log needs of a file system. [`RealDisk`] is the one of the operating
-//! system. SQLite does its own file access; of the database file only metadata, renames and
+//! system, [`held`] the same one seen from the open directories of a store. SQLite does its own file access; of
+//! the database file only metadata, renames and
 //! removals pass through here, because opening and closing it would drop SQLite's locks.
+
+mod held;
 
 use std::fs;
 use std::io;
@@ -24,8 +27,28 @@ pub(crate) trait DiskFile: Send + Sync {
     fn sync(&self) -> io::Result<()>;
     /// The file's length in bytes.
     fn len(&self) -> io::Result<u64>;
+    /// Which file it is, whatever its name leads to by now.
+    fn identity(&self) -> io::Result<FileIdentity>;
     /// The file itself, for mapping a sealed segment; `None` where there is no real file.
     fn as_real(&self) -> Option<&fs::File>;
+}
+
+/// What is locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lockable {
+    /// A file, which a writer makes where it is missing.
+    File,
+    /// A directory. Where the system has no locks for these nobody is kept out.
+    Directory,
+}
+
+/// A lock of the operating system (flock), held until it is dropped. It is gone when its process is gone,
+/// however that ended.
+pub(crate) trait DiskLock: Send + Sync {
+    /// What is locked, whatever its name leads to by now.
+    fn identity(&self) -> io::Result<FileIdentity>;
+    /// Writes a line into the locked file, in place of what it holds.
+    fn note(&self, line: &str) -> io::Result<()>;
 }
 
 /// What the log needs of a file system.
@@ -44,6 +67,18 @@ pub(crate) trait Disk: Send + Sync {
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// The names in a directory, in order. `NotFound` where there is no such directory.
     fn list(&self, path: &Path) -> io::Result<Vec<String>>;
+    /// What a path leads to at this moment, links followed; `None` where there is nothing.
+    fn identity(&self, path: &Path) -> io::Result<Option<FileIdentity>>;
+    /// Locks without waiting: alone, or, for whoever only looks, together with others. `WouldBlock` where
+    /// somebody else keeps the lock.
+    fn lock(&self, path: &Path, what: Lockable, alone: bool) -> io::Result<Box<dyn DiskLock>>;
+    /// The same disk from the open directory of a store and its directory `log`: whatever lies below is looked
+    /// up from these from now on, wherever the path leads by then.
+    fn hold(&self, store_dir: &Path) -> io::Result<Arc<dyn Disk>>;
+    /// The process that asks.
+    fn process(&self) -> u32 {
+        std::process::id()
+    }
 }
 
 /// The operating system's file system.
@@ -93,6 +128,10 @@ impl DiskFile for fs::File {
         Ok(self.metadata()?.len())
     }
 
+    fn identity(&self) -> io::Result<FileIdentity> {
+        Ok(FileIdentity::of(&self.metadata()?))
+    }
+
     fn as_real(&self) -> Option<&fs::File> {
         Some(self)
     }
@@ -124,6 +163,10 @@ impl DiskFile for Padded {
 
     fn len(&self) -> io::Result<u64> {
         self.file.len()
+    }
+
+    fn identity(&self) -> io::Result<FileIdentity> {
+        self.file.identity()
     }
 
     fn as_real(&self) -> Option<&fs::File> {
@@ -195,6 +238,69 @@ impl Disk for RealDisk {
         names.sort();
         Ok(names)
     }
+
+    fn identity(&self, path: &Path) -> io::Result<Option<FileIdentity>> {
+        identity(path)
+    }
+
+    fn lock(&self, path: &Path, what: Lockable, alone: bool) -> io::Result<Box<dyn DiskLock>> {
+        let file = match what {
+            Lockable::File => open_lock(path, alone)?,
+            Lockable::Directory if cfg!(not(unix)) => return Ok(Box::new(NoLock)),
+            Lockable::Directory => fs::File::open(path)?,
+        };
+        FileLock::take(file, alone)
+    }
+
+    fn hold(&self, store_dir: &Path) -> io::Result<Arc<dyn Disk>> {
+        held::hold(store_dir)
+    }
+}
+
+/// A lock on an open file or directory.
+struct FileLock {
+    file: fs::File,
+    process: u32,
+}
+
+impl FileLock {
+    fn take(file: fs::File, alone: bool) -> io::Result<Box<dyn DiskLock>> {
+        if alone { file.try_lock() } else { file.try_lock_shared() }.map_err(io::Error::from)?;
+        Ok(Box::new(Self { file, process: std::process::id() }))
+    }
+}
+
+impl DiskLock for FileLock {
+    fn identity(&self) -> io::Result<FileIdentity> {
+        DiskFile::identity(&self.file)
+    }
+
+    fn note(&self, line: &str) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.write_all_at(line.as_bytes(), 0)
+    }
+}
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        // A forked child has the same lock as its parent: what it unlocks is unlocked for both.
+        if self.process == std::process::id() {
+            let _ = self.file.unlock();
+        }
+    }
+}
+
+/// Stands where the system cannot lock.
+struct NoLock;
+
+impl DiskLock for NoLock {
+    fn identity(&self) -> io::Result<FileIdentity> {
+        Ok(FileIdentity::default())
+    }
+
+    fn note(&self, _line: &str) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Fills `buf` from `offset`; a file that ends before that is an error, never "the end of the log".
@@ -215,23 +321,30 @@ pub(crate) fn read_exact_at(file: &dyn DiskFile, mut buf: &mut [u8], mut offset:
     Ok(())
 }
 
-/// Which file a path leads to at present.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Which file a path leads to at present. Where the system has no such numbers, all files are one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FileIdentity {
-    device: u64,
-    inode: u64,
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+}
+
+impl FileIdentity {
+    #[cfg(unix)]
+    fn of(meta: &fs::Metadata) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        Self { device: meta.dev(), inode: meta.ino() }
+    }
+
+    #[cfg(not(unix))]
+    fn of(_meta: &fs::Metadata) -> Self {
+        Self::default()
+    }
 }
 
 /// Looks a path up without opening it.
 pub(crate) fn identity(path: &Path) -> io::Result<Option<FileIdentity>> {
     match fs::metadata(path) {
-        #[cfg(unix)]
-        Ok(meta) => {
-            use std::os::unix::fs::MetadataExt;
-            Ok(Some(FileIdentity { device: meta.dev(), inode: meta.ino() }))
-        }
-        #[cfg(not(unix))]
-        Ok(_) => Ok(Some(FileIdentity { device: 0, inode: 0 })),
+        Ok(meta) => Ok(Some(FileIdentity::of(&meta))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }

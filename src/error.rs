@@ -123,6 +123,25 @@ pub enum Error {
     /// The thread that writes the log ended without an answer: a bug. The next open finds out what
     /// became of the event.
     Abandoned,
+    /// The path of the store no longer leads to what this handle has opened: its directory, its lock file or its
+    /// newest segment was removed, moved or replaced. Or bytes stand behind the log's end that this handle has not
+    /// written. The handle takes nothing more (P1).
+    Displaced {
+        /// Where it was.
+        path: PathBuf,
+        /// What was seen, as a whole sentence without its full stop.
+        seen: String,
+        /// `NotWritten` where it was seen before the write, `Unknown` where after it.
+        outcome: Outcome,
+    },
+    /// A call in a child that was forked from the process that opened the handle. Nothing was done: the parent
+    /// goes on with the same files.
+    Forked {
+        /// The process that opened the handle.
+        opened_by: u32,
+        /// `Unknown` for a batch that the parent had submitted before the fork, `NotWritten` otherwise.
+        outcome: Outcome,
+    },
     /// A database cannot be used: another process holds it, the system refuses, or replay has to mend it first.
     Projection {
         /// The database file.
@@ -191,7 +210,9 @@ impl Error {
 
     /// The same error, with another outcome where it carries one.
     pub(crate) fn with_outcome(mut self, to: Outcome) -> Self {
-        if let Self::Io { outcome, .. } = &mut self {
+        if let Self::Io { outcome, .. } | Self::Displaced { outcome, .. } | Self::Forked { outcome, .. } =
+            &mut self
+        {
             *outcome = to;
         }
         self
@@ -201,7 +222,9 @@ impl Error {
     /// `NotWritten` for calls that came after its death.
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::Io { outcome, .. } => *outcome,
+            Self::Io { outcome, .. } | Self::Displaced { outcome, .. } | Self::Forked { outcome, .. } => {
+                *outcome
+            }
             Self::Abandoned | Self::WorkerDied { .. } => Outcome::Unknown,
             _ => Outcome::NotWritten,
         }
@@ -226,6 +249,7 @@ impl Error {
             | Self::Io { path, .. }
             | Self::NewerFormat { path, .. }
             | Self::SourceZone { path, .. }
+            | Self::Displaced { path, .. }
             | Self::Projection { path, .. } => Some(path),
             Self::Dead { cause } => cause.path(),
             _ => None,
@@ -315,6 +339,23 @@ impl fmt::Display for Error {
             }
             Self::Closed => write!(f, "the handle was closed"),
             Self::Abandoned => write!(f, "the writing thread ended without an answer; open the store again"),
+            Self::Displaced { path, seen, outcome } => {
+                let written = if *outcome == Outcome::Unknown {
+                    "what it had just written may not be"
+                } else {
+                    "nothing was written"
+                };
+                write!(
+                    f,
+                    "{}: {seen} while this handle had the store open, so it takes nothing more (P1); {written}",
+                    path.display()
+                )
+            }
+            Self::Forked { opened_by, .. } => write!(
+                f,
+                "the store was opened by process {opened_by}, and this is a child that was forked from it: only the \
+                 parent can use what was opened before the fork"
+            ),
             Self::Projection { path, reason, busy } => {
                 let state = if *busy { "is held by another process" } else { "cannot be used" };
                 write!(f, "the database {} {state}: {reason}", path.display())

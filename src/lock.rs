@@ -1,24 +1,30 @@
-//! One writer at a time: an exclusive lock on the file `lock` in the store's directory.
+//! One writer at a time: exclusive locks on the directory `log` and on the file `lock` in the store's
+//! directory.
 //!
-//! The lock is the operating system's (flock): it is gone when its process is gone, however that
-//! ended. The file holds the writer's process id, for the message of the one who has to wait.
+//! The locks are the operating system's (flock): they are gone when their process is gone, however that
+//! ended. The directory is what counts: nobody can take it away and leave the log. The file keeps older
+//! programs out, which know nothing else, and those of systems without locks on directories; it holds the
+//! writer's process id, for the message of the one who has to wait.
 
-use std::fs::File;
-use std::io::{ErrorKind, Seek, SeekFrom, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fs2::FileExt;
-
-use crate::disk;
+use crate::anchor::Anchor;
+use crate::disk::{self, Disk, DiskLock, Lockable};
 use crate::error::{Error, Result};
 
 /// However short the wait, a reader that looks whether a writer lives must not fail a writer.
 const LEAST_WAIT: Duration = Duration::from_millis(50);
 
-/// The lock, held until dropped.
+/// The lock, held until dropped. In a forked child dropping it does nothing.
 pub(crate) struct WriterLock {
-    file: File,
+    /// The disk from the directories that are locked.
+    disk: Arc<dyn Disk>,
+    anchor: Arc<Anchor>,
+    store_dir: PathBuf,
+    _locks: [Box<dyn DiskLock>; 2],
 }
 
 /// The lock file of the store in `dir`.
@@ -26,66 +32,101 @@ pub(crate) fn lock_path(dir: &Path) -> PathBuf {
     dir.join("lock")
 }
 
+fn log_dir(dir: &Path) -> PathBuf {
+    dir.join("log")
+}
+
 impl WriterLock {
-    /// Takes the lock, waiting for it at most `wait`.
-    pub(crate) fn acquire(dir: &Path, wait: Duration) -> Result<Self> {
-        let path = lock_path(dir);
+    /// Takes the lock, waiting for it at most `wait`. The directory must be there; its directory `log` is made
+    /// where it is missing.
+    pub(crate) fn acquire(disk: &Arc<dyn Disk>, dir: &Path, wait: Duration) -> Result<Self> {
         let start = Instant::now();
-        let mut file = disk::open_lock(&path, true).map_err(|error| Error::io("open", &path, error))?;
         let mut pause = Duration::from_millis(1);
         loop {
-            match FileExt::try_lock_exclusive(&file) {
-                Ok(()) => break,
-                Err(error) if is_contended(&error) => {}
-                Err(error) => return Err(Error::io("lock", &path, error)),
-            }
+            let held_by_other = match Self::try_acquire(disk, dir)? {
+                Ok(lock) => return Ok(lock),
+                Err(path) => path,
+            };
             let waited = start.elapsed();
             if waited >= wait.max(LEAST_WAIT) {
-                return Err(Error::Locked { pid: holder(&path), path, waited });
+                // Beside a lock on the directory the file may be a new one, or an old copy.
+                let pid = holder(&held_by_other).filter(|_| held_by_other == lock_path(dir));
+                return Err(Error::Locked { pid, path: held_by_other, waited });
             }
             std::thread::sleep(pause.min(wait.max(LEAST_WAIT).saturating_sub(waited)));
             pause = (pause * 2).min(Duration::from_millis(20));
         }
-        // The pid is a courtesy; a full disk must not keep anybody from opening.
-        let _ = file
-            .set_len(0)
-            .and_then(|()| file.seek(SeekFrom::Start(0)))
-            .and_then(|_| writeln!(file, "{}", std::process::id()));
-        Ok(Self { file })
     }
-}
 
-impl Drop for WriterLock {
-    fn drop(&mut self) {
-        let _ = FileExt::unlock(&self.file);
+    /// One attempt; the path that somebody else has locked where that is so.
+    fn try_acquire(disk: &Arc<dyn Disk>, dir: &Path) -> Result<std::result::Result<Self, PathBuf>> {
+        let (lock_path, log_dir) = (lock_path(dir), log_dir(dir));
+        let within = |action, path: &Path| {
+            let path = path.to_owned();
+            move |error| Error::io(action, &path, error)
+        };
+        disk.create_dir(&log_dir).map_err(within("create", &log_dir))?;
+        let held = disk.hold(dir).map_err(within("open", dir))?;
+        let mut locks = Vec::with_capacity(2);
+        for (path, what) in [(&lock_path, Lockable::File), (&log_dir, Lockable::Directory)] {
+            match held.lock(path, what, true) {
+                Ok(lock) => locks.push(lock),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Err(path.clone())),
+                Err(error) => return Err(Error::io("lock", path, error)),
+            }
+        }
+        let Ok(locks) = <[Box<dyn DiskLock>; 2]>::try_from(locks) else { return Ok(Err(lock_path)) };
+        let identity = |path: &Path| match held.identity(path) {
+            Ok(found) => found.ok_or_else(|| Error::io("look up", path, ErrorKind::NotFound.into())),
+            Err(error) => Err(Error::io("look up", path, error)),
+        };
+        let locked = |lock: &dyn DiskLock, path: &Path| lock.identity().map_err(within("look up", path));
+        let anchor = Anchor::new(
+            Arc::clone(disk),
+            (dir, identity(dir)?),
+            locked(locks[1].as_ref(), &log_dir)?,
+            locked(locks[0].as_ref(), &lock_path)?,
+        );
+        if anchor.check().is_err() {
+            // Somebody took one of them away between the opening and the locking.
+            return Ok(Err(lock_path));
+        }
+        // The pid is a courtesy; a full disk must not keep anybody from opening.
+        let _ = locks[0].note(&format!("{}\n", disk.process()));
+        Ok(Ok(Self { disk: held, anchor: Arc::new(anchor), store_dir: dir.into(), _locks: locks }))
+    }
+
+    /// The disk from the directories that are locked.
+    pub(crate) fn disk(&self) -> Arc<dyn Disk> {
+        Arc::clone(&self.disk)
+    }
+
+    /// What is locked, to be compared with what the path leads to.
+    pub(crate) fn anchor(&self) -> Arc<Anchor> {
+        Arc::clone(&self.anchor)
+    }
+
+    /// The store's directory.
+    pub(crate) fn store_dir(&self) -> &Path {
+        &self.store_dir
     }
 }
 
 /// Whether a writer holds the lock at this moment. Changes nothing.
-pub(crate) fn writer_lives(dir: &Path) -> Result<bool> {
-    let path = lock_path(dir);
-    let file = match disk::open_lock(&path, false) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(Error::io("open", &path, error)),
-    };
-    match FileExt::try_lock_shared(&file) {
-        Ok(()) => {
-            let _ = FileExt::unlock(&file);
-            Ok(false)
+pub(crate) fn writer_lives(disk: &dyn Disk, dir: &Path) -> Result<bool> {
+    for (path, what) in [(lock_path(dir), Lockable::File), (log_dir(dir), Lockable::Directory)] {
+        match disk.lock(&path, what, false) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(true),
+            Err(error) => return Err(Error::io("lock", &path, error)),
         }
-        Err(error) if is_contended(&error) => Ok(true),
-        Err(error) => Err(Error::io("lock", &path, error)),
     }
+    Ok(false)
 }
 
 /// The process id that the lock file names, while somebody holds the lock.
 pub(crate) fn holder(path: &Path) -> Option<u32> {
     let bytes = disk::read_small(path, 32).ok()?;
     std::str::from_utf8(&bytes).ok()?.trim().parse().ok()
-}
-
-fn is_contended(error: &std::io::Error) -> bool {
-    error.kind() == ErrorKind::WouldBlock
-        || error.raw_os_error() == fs2::lock_contended_error().raw_os_error()
 }

@@ -516,6 +516,8 @@ pub(crate) fn rebuild<E: Event>(
     if let Some(old) = old {
         report.set_aside += new.keep_unexplained(&old, "no event explains this row")?;
     }
+    // It took a while: the path may lead to another store's database by now.
+    view.log.check()?;
     new.finish(wait)?;
     report.rebuilt = true;
     Ok(())

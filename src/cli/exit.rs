@@ -152,6 +152,9 @@ impl From<Error> for Stop {
                 (Exit::Failure, Some("another process holds the database; try again".into()))
             }
             Error::Projection { .. } => (Exit::Differs, Some("run `synclog replay`".into())),
+            Error::Displaced { .. } => {
+                (Exit::Failure, Some("see what that path leads to now, then run this again".into()))
+            }
             Error::KeysUnavailable { .. } => (Exit::Failure, Some("try again".into())),
             _ => (Exit::Failure, None),
         };

@@ -4,9 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::disk::{Disk, DiskFile};
+use crate::anchor::Anchor;
+use crate::disk::{Disk, DiskFile, FileIdentity};
 use crate::error::{Error, Result};
 use crate::finding::{Finding, FindingKind};
+use crate::lock::WriterLock;
 use crate::store_id::StoreId;
 
 use super::segment::{
@@ -20,6 +22,8 @@ pub(crate) struct LogDir {
     pub(crate) disk: Arc<dyn Disk>,
     /// The store's directory; the segments are in `log` below it.
     pub(crate) store_dir: PathBuf,
+    /// What its writer has opened and locked; none for whoever only reads.
+    anchor: Option<Arc<Anchor>>,
 }
 
 /// The segments of a log, and what is wrong with them.
@@ -64,7 +68,24 @@ pub(crate) enum Unfit {
 
 impl LogDir {
     pub(crate) fn new(disk: Arc<dyn Disk>, store_dir: &Path) -> Self {
-        Self { disk, store_dir: store_dir.into() }
+        Self { disk, store_dir: store_dir.into(), anchor: None }
+    }
+
+    /// The log of whoever holds the lock: looked up from the locked directories, wherever its path leads by
+    /// then.
+    pub(crate) fn locked(lock: &WriterLock) -> Self {
+        Self { disk: lock.disk(), store_dir: lock.store_dir().into(), anchor: Some(lock.anchor()) }
+    }
+
+    /// Whether the path still leads to the store that is locked, in the process that locked it. An error
+    /// otherwise, with the outcome of an event that is still to be written. Before anything is done by a path.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.anchor.as_ref().map_or(Ok(()), |anchor| anchor.check())
+    }
+
+    /// The same by what is cheap, before and after each group: by the newest segment.
+    pub(super) fn check_newest(&self, path: &Path, identity: FileIdentity) -> Result<()> {
+        self.anchor.as_ref().map_or(Ok(()), |anchor| anchor.check_newest(path, identity))
     }
 
     /// The directory of the segments.

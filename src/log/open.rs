@@ -111,7 +111,7 @@ pub(crate) fn create_as(
     };
     let file = segment::create(log.disk.as_ref(), &log.log_dir(), &header)?;
     let survey = survey(&mut SegmentReader::new(log.segment_path(1), header, Arc::clone(&file)), None, None)?;
-    let writer = LogWriter::new(log.clone(), limits, header, file, &survey);
+    let writer = LogWriter::new(log.clone(), limits, header, file, &survey)?;
     Ok((writer, Recovered { created: true, segments: vec![header].into(), ..Recovered::default() }))
 }
 
@@ -171,7 +171,7 @@ pub(crate) fn open_listed(
     write_again(log, &active, &file, &surveyed, &mut done)?;
     done.sighting = Some(surveyed.sighting);
     done.segments = Segments { headers: listing.segments, waypoints: surveyed.waypoints.clone() };
-    Ok((LogWriter::new(log.clone(), with.limits, active, file, &surveyed), done))
+    Ok((LogWriter::new(log.clone(), with.limits, active, file, &surveyed)?, done))
 }
 
 /// Brings back what can be proved in every segment, sealed ones included, and lists what cannot.

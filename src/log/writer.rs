@@ -1,8 +1,9 @@
 //! Appending groups: one write, one sync, one group in flight.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::disk::DiskFile;
+use crate::disk::{DiskFile, FileIdentity, read_exact_at};
 use crate::error::{Error, Outcome, Result};
 
 use super::directory::LogDir;
@@ -77,6 +78,9 @@ pub(crate) struct LogWriter {
     limits: Limits,
     header: SegmentHeader,
     file: Arc<dyn DiskFile>,
+    /// Which file it is, and where it must be found.
+    identity: FileIdentity,
+    path: PathBuf,
     seed: frame::Seed,
     /// Where the next frame goes, and what it must say to be in the chain.
     end: u64,
@@ -90,6 +94,8 @@ pub(crate) struct LogWriter {
     tail: TailFile,
     failed: bool,
     buffer: Vec<u8>,
+    /// What stands where the buffer is to be written.
+    before: Vec<u8>,
 }
 
 impl LogWriter {
@@ -100,14 +106,18 @@ impl LogWriter {
         header: SegmentHeader,
         file: Arc<dyn DiskFile>,
         surveyed: &Survey,
-    ) -> Self {
+    ) -> Result<Self> {
         assert!(
             !surveyed.evidence.proof_beyond && surveyed.evidence.rest_is_zero,
             "P3: recovery comes first"
         );
-        Self {
+        let path = log.segment_path(header.number);
+        let identity = file.identity().map_err(|error| Error::io("look up", &path, error))?;
+        let writer = Self {
             log,
             limits,
+            identity,
+            path,
             seed: frame::Seed::new(header.store, header.number),
             header,
             file,
@@ -120,7 +130,10 @@ impl LogWriter {
             tail: TailFile::default(),
             failed: false,
             buffer: Vec::new(),
-        }
+            before: Vec::new(),
+        };
+        writer.log.check()?;
+        Ok(writer)
     }
 
     pub(crate) fn store(&self) -> crate::StoreId {
@@ -146,6 +159,11 @@ impl LogWriter {
     /// Goes on in a segment that was made at this time.
     pub(crate) fn roll_at(&mut self, frames: u64, now: i64) -> Result<()> {
         self.check_alive()?;
+        // By all that is held, because a new segment is made in its directory.
+        let checked = self.log.check();
+        self.final_unless_ok(checked, Outcome::NotWritten)?;
+        self.check_place(Outcome::NotWritten)?;
+        self.check_end()?;
         self.sync()?;
         let number = self.header.number + 1;
         let header = SegmentHeader {
@@ -166,6 +184,12 @@ impl LogWriter {
                 return Err(error);
             }
         };
+        // From now on the one before is looked at no more.
+        self.check_place(Outcome::NotWritten)?;
+        self.check_end()?;
+        let identity = file.identity().map_err(|error| Error::io("look up", &path, error));
+        self.identity = self.final_unless_ok(identity, Outcome::NotWritten)?;
+        self.path = path;
         self.seed = frame::Seed::new(header.store, number);
         self.header = header;
         self.file = file;
@@ -222,6 +246,7 @@ impl LogWriter {
         // The frames lie next to each other, and each starts and ends in a byte that is not zero: a
         // sector of zeros lies inside one frame.
         let needs_mark = zero_piece_in(&self.buffer, start);
+        self.check_before_write(start)?;
         self.write(start)?;
         self.start_sync(start)?;
         meanwhile(self.position());
@@ -230,10 +255,11 @@ impl LogWriter {
         self.ends_in_mark = false;
         if needs_mark {
             // A frame with a sector of zeros looks torn; only a durable mark tells it from one.
-            self.mark()?;
+            self.mark().map_err(|error| error.with_outcome(Outcome::Unknown))?;
             self.sync()?;
             self.proved = self.end;
         }
+        self.check_place(Outcome::Unknown)?;
         self.last_event = last_event;
         if self.buffer.capacity() > 4 * 1024 * 1024 {
             self.buffer = Vec::new();
@@ -251,6 +277,7 @@ impl LogWriter {
         self.buffer.clear();
         let draft = Draft::mark(self.end, self.next_seq, self.previous);
         self.previous = frame::encode(&self.seed, self.end, &draft, &mut self.buffer);
+        self.check_before_write(self.end)?;
         self.write(self.end)?;
         self.ends_in_mark = true;
         Ok(())
@@ -272,11 +299,68 @@ impl LogWriter {
         if self.failed { Err(Error::Closed) } else { Ok(()) }
     }
 
+    /// What is found is final, as a failed write is (P10).
+    fn final_unless_ok<T>(&mut self, found: Result<T>, outcome: Outcome) -> Result<T> {
+        found.map_err(|error| {
+            self.failed = true;
+            error.with_outcome(outcome)
+        })
+    }
+
+    /// The path still leads to the segment and the lock that this handle holds, in the process that opened
+    /// them (P1).
+    fn check_place(&mut self, outcome: Outcome) -> Result<()> {
+        let checked = self.log.check_newest(&self.path, self.identity);
+        self.final_unless_ok(checked, outcome)
+    }
+
+    /// The same for whoever answers without a write.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        self.check_alive()?;
+        self.check_place(Outcome::NotWritten)
+    }
+
+    /// Nothing is written where the store is not, nor over bytes that are not the zeros which this handle has
+    /// left there: somebody else's acknowledged events, who got in without the lock (P3).
+    fn check_before_write(&mut self, at: u64) -> Result<()> {
+        self.check_place(Outcome::NotWritten)?;
+        let checked = self.find_zeros(at, self.buffer.len() as u64);
+        self.final_unless_ok(checked, Outcome::NotWritten)
+    }
+
+    /// Nobody else has gone on where this handle leaves the segment.
+    fn check_end(&mut self) -> Result<()> {
+        let checked = self.find_zeros(self.end, MARK_LEN.min(self.header.size - self.end));
+        self.final_unless_ok(checked, Outcome::NotWritten)
+    }
+
+    fn find_zeros(&mut self, at: u64, len: u64) -> Result<()> {
+        /// As much as stays in a core's nearer cache.
+        const PIECE: usize = 64 * 1024;
+        let end = at + len;
+        self.before.resize(len.min(PIECE as u64) as usize, 0);
+        let mut offset = at;
+        while offset < end {
+            let part = &mut self.before[..(end - offset).min(PIECE as u64) as usize];
+            read_exact_at(self.file.as_ref(), part, offset)
+                .map_err(|error| Error::io_at("read", &self.path, offset, error))?;
+            // Not `all`, which looks at one byte at a time.
+            if part.iter().fold(0, |any, byte| any | byte) != 0 {
+                let seen = format!(
+                    "bytes that are not this handle's were written behind its last event, at {offset}"
+                );
+                let (path, outcome) = (self.path.clone(), Outcome::NotWritten);
+                return Err(Error::Displaced { path, seen, outcome });
+            }
+            offset += part.len() as u64;
+        }
+        Ok(())
+    }
+
     fn write(&mut self, at: u64) -> Result<()> {
         if let Err(error) = self.file.write_all_at(&self.buffer, at) {
             self.failed = true;
-            let path = self.log.segment_path(self.header.number);
-            return Err(Error::io_at("write", &path, at, error).with_outcome(Outcome::Unknown));
+            return Err(Error::io_at("write", &self.path, at, error).with_outcome(Outcome::Unknown));
         }
         self.end = at + self.buffer.len() as u64;
         Ok(())
@@ -296,8 +380,7 @@ impl LogWriter {
     fn synced(&mut self, result: std::io::Result<()>) -> Result<()> {
         result.map_err(|error| {
             self.failed = true;
-            let path = self.log.segment_path(self.header.number);
-            Error::io("sync", &path, error).with_outcome(Outcome::Unknown)
+            Error::io("sync", &self.path, error).with_outcome(Outcome::Unknown)
         })
     }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
+use crate::disk::{self, FileIdentity};
 use crate::threads;
 
 use super::open_connection;
@@ -43,8 +44,14 @@ struct Worker {
 }
 
 impl Checkpoints {
-    /// Something was committed on `db`, which does not checkpoint by itself: so many rows.
-    pub(super) fn committed(&mut self, db: &Connection, path: &Path, rows: usize) {
+    /// Something was committed on `db`, which does not checkpoint by itself: so many rows. It is the file at
+    /// `path` with this identity.
+    pub(super) fn committed(
+        &mut self,
+        db: &Connection,
+        (path, identity): (&Path, Option<FileIdentity>),
+        rows: usize,
+    ) {
         // A page of each tree is written anew by every commit, and a batch touches about a page of some tree
         // for every two rows. Nothing depends on how exact this is.
         self.pages += 9 + rows as u64 / 2;
@@ -52,7 +59,7 @@ impl Checkpoints {
             return;
         }
         let Some(worker) = self.worker.as_ref().filter(|_| self.running) else {
-            self.start(db, path);
+            self.start(db, path, identity);
             return;
         };
         match worker.done.try_recv() {
@@ -64,9 +71,9 @@ impl Checkpoints {
         self.finish(db);
     }
 
-    fn start(&mut self, db: &Connection, path: &Path) {
+    fn start(&mut self, db: &Connection, path: &Path, identity: Option<FileIdentity>) {
         if self.worker.is_none() {
-            self.worker = Worker::new(path);
+            self.worker = Worker::new(path, identity);
         }
         match &self.worker {
             Some(worker) if worker.ask.try_send(()).is_ok() => self.running = true,
@@ -91,15 +98,18 @@ impl Drop for Checkpoints {
 }
 
 impl Worker {
-    fn new(path: &Path) -> Option<Self> {
+    fn new(path: &Path, identity: Option<FileIdentity>) -> Option<Self> {
         let (ask, asked) = sync_channel(1);
         // One answer for each question, so that sending never waits.
         let (answer, done) = sync_channel(1);
         let path: PathBuf = path.into();
         let thread = threads::spawn("synclog-checkpoint", move || {
             while asked.recv().is_ok() {
-                // Opened for each time: the file may have been replaced since, by a rebuild for example.
-                if let Ok(db) = open_connection(&path, OpenFlags::SQLITE_OPEN_READ_WRITE, Duration::ZERO) {
+                // Opened for each time: the file may have been replaced since, by a rebuild for example, or by
+                // that of another store, which is none of our business.
+                if disk::identity(&path).is_ok_and(|found| found == identity)
+                    && let Ok(db) = open_connection(&path, OpenFlags::SQLITE_OPEN_READ_WRITE, Duration::ZERO)
+                {
                     let enough = |_: &usize| checkpoint(&db).is_none_or(|left| left <= REST);
                     let _ = (0..PASSES).find(enough);
                 }

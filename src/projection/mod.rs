@@ -395,7 +395,7 @@ impl Projection {
             self.roll_back();
             return Err(error.into());
         }
-        self.checkpoints.committed(&self.write, &self.path, step.rows.len());
+        self.checkpoints.committed(&self.write, (&self.path, self.identity), step.rows.len());
         if let Some(applied) = step.applied {
             self.applied = applied;
         }

@@ -11,10 +11,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskFile, DiskLock, FileIdentity, Lockable};
 
 use super::sectors::SECTOR;
-use super::tree::Tree;
+use super::tree::{Node, Tree};
 
 /// A small generator, so that a failing case can be run again by its seed. Or a tape of bytes, each
 /// of which makes one choice: then a fuzzer decides.
@@ -124,11 +124,38 @@ struct State {
     free: Option<usize>,
     points: Option<Vec<Point>>,
     step: usize,
+    /// What is locked, and by which opening of it; whether alone.
+    locks: Vec<(Node, u64, bool)>,
+    openings: u64,
+    /// The process that calls.
+    process: u32,
+    /// Calls of any kind.
+    calls: u64,
+    /// What somebody else does before which call.
+    meddler: Option<(u64, Meddling)>,
 }
+
+/// What somebody else does to the tree, and to the process that calls.
+type Meddling = Box<dyn FnOnce(&mut Tree, &mut u32) + Send>;
 
 /// The disk. Clones share it.
 #[derive(Clone, Default)]
 pub(crate) struct SimDisk(Arc<Mutex<State>>);
+
+/// The disk from the open directory of a store and its directory `log`.
+struct HeldDisk {
+    disk: SimDisk,
+    store_dir: PathBuf,
+    store: usize,
+    log: usize,
+}
+
+struct SimLock {
+    disk: SimDisk,
+    node: Node,
+    opening: u64,
+    process: u32,
+}
 
 struct SimFile {
     disk: SimDisk,
@@ -137,13 +164,30 @@ struct SimFile {
     writable: bool,
 }
 
+fn identity_of(node: Node) -> FileIdentity {
+    match node {
+        Node::File(file) => FileIdentity { device: 1, inode: file as u64 },
+        Node::Dir(dir) => FileIdentity { device: 2, inode: dir as u64 },
+    }
+}
+
 impl State {
+    /// Lets somebody else do what is due before this call.
+    fn meddle(&mut self) {
+        let calls = self.calls;
+        if let Some((_, meddling)) = self.meddler.take_if(|(at, _)| *at <= calls) {
+            meddling(&mut self.tree, &mut self.process);
+        }
+        self.calls += 1;
+    }
+
     /// Counts a call; an error where it is to fail.
     fn operate(
         &mut self,
         call: &'static str,
         path: impl FnOnce(&Tree) -> PathBuf,
     ) -> Result<(), (io::Error, usize)> {
+        self.meddle();
         let now = self.operations;
         self.operations += 1;
         match self.fault {
@@ -157,6 +201,7 @@ impl State {
     }
 
     fn read(&mut self) -> io::Result<()> {
+        self.meddle();
         let now = self.reads;
         self.reads += 1;
         match self.read_fault {
@@ -186,6 +231,26 @@ impl SimDisk {
     /// A copy of names and bytes, with everything that is pending.
     pub(crate) fn tree(&self) -> Tree {
         self.state().tree.clone()
+    }
+
+    /// Before the call of this number, reads and looks included, somebody else does this.
+    pub(crate) fn meddle_at(&self, call: u64, meddling: impl FnOnce(&mut Tree, &mut u32) + Send + 'static) {
+        self.state().meddler = Some((call, Box::new(meddling)));
+    }
+
+    /// How many calls of any kind there were.
+    pub(crate) fn calls(&self) -> u64 {
+        self.state().calls
+    }
+
+    /// Somebody else does this now.
+    pub(crate) fn meddle<T>(&self, meddling: impl FnOnce(&mut Tree) -> T) -> T {
+        meddling(&mut self.state().tree)
+    }
+
+    /// From now on this process calls.
+    pub(crate) fn set_process(&self, process: u32) {
+        self.state().process = process;
     }
 
     /// Makes the directory above the store.
@@ -329,6 +394,19 @@ impl SimDisk {
         Self::from_tree(self.tree().cut(&mut |count| rng.below(count as u64) as usize))
     }
 
+    /// Opens what is at one path and is known by another.
+    fn open_as(&self, at: &Path, path: &Path, writable: bool) -> io::Result<Box<dyn DiskFile>> {
+        let mut state = self.state();
+        state.read()?;
+        let file = state.tree.file_at(at).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Box::new(SimFile { disk: self.clone(), path: path.into(), file, writable }))
+    }
+
+    fn create_as(&self, at: &Path, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let file = self.change(Call::Create, path, |tree| tree.create(at))?;
+        Ok(Box::new(SimFile { disk: self.clone(), path: path.into(), file, writable: true }))
+    }
+
     /// A call that changes names.
     fn change<T>(
         &self,
@@ -353,15 +431,47 @@ impl SimDisk {
 
 impl Disk for SimDisk {
     fn open(&self, path: &Path, writable: bool) -> io::Result<Box<dyn DiskFile>> {
-        let mut state = self.state();
-        state.read()?;
-        let file = state.tree.file_at(path).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Box::new(SimFile { disk: self.clone(), path: path.into(), file, writable }))
+        self.open_as(path, path, writable)
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let file = self.change(Call::Create, path, |tree| tree.create(path))?;
-        Ok(Box::new(SimFile { disk: self.clone(), path: path.into(), file, writable: true }))
+        self.create_as(path, path)
+    }
+
+    fn identity(&self, path: &Path) -> io::Result<Option<FileIdentity>> {
+        let mut state = self.state();
+        state.meddle();
+        Ok(state.tree.lookup(path).map(identity_of))
+    }
+
+    fn lock(&self, path: &Path, what: Lockable, alone: bool) -> io::Result<Box<dyn DiskLock>> {
+        let mut state = self.state();
+        state.meddle();
+        if what == Lockable::File && alone && state.tree.lookup(path).is_none() {
+            state.tree.create(path)?;
+        }
+        let node = state.tree.lookup(path).ok_or(io::ErrorKind::NotFound)?;
+        if state.locks.iter().any(|(other, _, others)| *other == node && (alone || *others)) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        state.openings += 1;
+        let (opening, process) = (state.openings, state.process);
+        state.locks.push((node, opening, alone));
+        Ok(Box::new(SimLock { disk: self.clone(), node, opening, process }))
+    }
+
+    fn hold(&self, store_dir: &Path) -> io::Result<Arc<dyn Disk>> {
+        let state = self.state();
+        let dir = |path: &Path| match state.tree.lookup(path) {
+            Some(Node::Dir(dir)) => Ok(dir),
+            _ => Err(io::Error::from(io::ErrorKind::NotFound)),
+        };
+        let (store, log) = (dir(store_dir)?, dir(&store_dir.join("log"))?);
+        Ok(Arc::new(HeldDisk { disk: self.clone(), store_dir: store_dir.into(), store, log }))
+    }
+
+    fn process(&self) -> u32 {
+        self.state().process
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -384,6 +494,82 @@ impl Disk for SimDisk {
         let mut state = self.state();
         state.read()?;
         state.tree.list(path)
+    }
+}
+
+impl HeldDisk {
+    fn locate(&self, path: &Path) -> PathBuf {
+        if let Ok(rest) = path.strip_prefix(self.store_dir.join("log")) {
+            return Tree::open_dir(self.log).join(rest);
+        }
+        path.strip_prefix(&self.store_dir)
+            .map_or_else(|_| path.to_owned(), |rest| Tree::open_dir(self.store).join(rest))
+    }
+}
+
+impl Disk for HeldDisk {
+    fn open(&self, path: &Path, writable: bool) -> io::Result<Box<dyn DiskFile>> {
+        self.disk.open_as(&self.locate(path), path, writable)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        self.disk.create_as(&self.locate(path), path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let (old, new) = (self.locate(from), self.locate(to));
+        self.disk.change(Call::Rename, to, |tree| tree.rename(&old, &new))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.disk.change(Call::Remove, path, |tree| tree.remove(&self.locate(path)))
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk.change(Call::CreateDir, path, |tree| tree.create_dir(&self.locate(path)))
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk.change(Call::SyncDir, path, |tree| tree.sync_dir(&self.locate(path)))
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        self.disk.list(&self.locate(path))
+    }
+
+    fn identity(&self, path: &Path) -> io::Result<Option<FileIdentity>> {
+        self.disk.identity(&self.locate(path))
+    }
+
+    fn lock(&self, path: &Path, what: Lockable, alone: bool) -> io::Result<Box<dyn DiskLock>> {
+        self.disk.lock(&self.locate(path), what, alone)
+    }
+
+    fn hold(&self, store_dir: &Path) -> io::Result<Arc<dyn Disk>> {
+        self.disk.hold(store_dir)
+    }
+
+    fn process(&self) -> u32 {
+        self.disk.process()
+    }
+}
+
+impl DiskLock for SimLock {
+    fn identity(&self) -> io::Result<FileIdentity> {
+        Ok(identity_of(self.node))
+    }
+
+    fn note(&self, _line: &str) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for SimLock {
+    fn drop(&mut self) {
+        let mut state = self.disk.state();
+        if state.process == self.process {
+            state.locks.retain(|(_, opening, _)| *opening != self.opening);
+        }
     }
 }
 
@@ -454,6 +640,10 @@ impl DiskFile for SimFile {
         let mut state = self.disk.state();
         state.read()?;
         Ok(state.tree.file(self.file).cache().len() as u64)
+    }
+
+    fn identity(&self) -> io::Result<FileIdentity> {
+        Ok(identity_of(Node::File(self.file)))
     }
 
     fn as_real(&self) -> Option<&std::fs::File> {

@@ -33,6 +33,8 @@ mod loss;
 #[cfg(test)]
 pub(crate) mod outside;
 #[cfg(test)]
+mod places;
+#[cfg(test)]
 mod reads;
 #[cfg(test)]
 mod scripts;

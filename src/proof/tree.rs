@@ -18,6 +18,9 @@ pub(crate) enum Node {
     Dir(usize),
 }
 
+/// How a path says that it starts at an open directory.
+const OPEN_DIR: &str = "#open-";
+
 type Names = BTreeMap<Arc<str>, Node>;
 
 #[derive(Clone)]
@@ -67,10 +70,80 @@ impl Tree {
     fn node(&self, path: &Path) -> Option<Node> {
         let mut node = Node::Dir(0);
         for name in path.iter().skip(1) {
+            let name = name.to_str()?;
+            // From an open directory, wherever it is by now.
+            if let Some(open) = name.strip_prefix(OPEN_DIR) {
+                node = Node::Dir(open.parse().ok()?);
+                continue;
+            }
             let Node::Dir(dir) = node else { return None };
-            node = *self.dirs[dir].names.get(name.to_str()?)?;
+            node = *self.dirs[dir].names.get(name)?;
         }
         Some(node)
+    }
+
+    /// What a path leads to.
+    pub(crate) fn lookup(&self, path: &Path) -> Option<Node> {
+        self.node(path)
+    }
+
+    /// A path for what lies in an open directory; see [`Tree::lookup`].
+    pub(crate) fn open_dir(dir: usize) -> PathBuf {
+        format!("/{OPEN_DIR}{dir}").into()
+    }
+
+    /// Whether a directory still has a name.
+    fn is_linked(&self, wanted: usize) -> bool {
+        let mut todo = vec![0];
+        while let Some(dir) = todo.pop() {
+            if dir == wanted {
+                return true;
+            }
+            todo.extend(self.dirs[dir].names.values().filter_map(|node| match node {
+                Node::Dir(dir) => Some(*dir),
+                Node::File(_) => None,
+            }));
+        }
+        false
+    }
+
+    /// Moves a directory, and whatever has its new name away, as somebody else's `mv` would. Durable at once.
+    pub(crate) fn move_dir(&mut self, from: &Path, to: &Path) {
+        let Some(node @ Node::Dir(_)) = self.node(from) else { panic!("{} is no directory", from.display()) };
+        for (path, node) in [(from, None), (to, Some(node))] {
+            let (dir, name) = self.parent_of(path).unwrap();
+            let change = node.map_or(Change::Unlink(Arc::clone(&name)), |node| Change::Link(name, node));
+            self.change(dir, change);
+            self.sync_dir(path.parent().unwrap()).unwrap();
+        }
+    }
+
+    /// Takes a directory away, with all that is in it. Durable at once.
+    pub(crate) fn remove_dir(&mut self, path: &Path) {
+        let Some(Node::Dir(dir)) = self.node(path) else { panic!("{} is no directory", path.display()) };
+        for name in self.list(path).unwrap() {
+            let inner = path.join(name);
+            match self.node(&inner) {
+                Some(Node::Dir(_)) => self.remove_dir(&inner),
+                _ => self.remove(&inner).unwrap(),
+            }
+        }
+        self.sync_dir(&Self::open_dir(dir)).unwrap();
+        let (above, name) = self.parent_of(path).unwrap();
+        self.change(above, Change::Unlink(name));
+        self.sync_dir(path.parent().unwrap()).unwrap();
+    }
+
+    /// A copy of a directory, with files of its own: a backup. Durable at once.
+    pub(crate) fn copy_dir(&mut self, from: &Path, to: &Path) {
+        self.add_dirs(to);
+        for name in self.list(from).unwrap() {
+            let (from, to) = (from.join(&name), to.join(&name));
+            match self.node(&from) {
+                Some(Node::File(file)) => self.put(&to, self.files[file].cache().to_vec()),
+                _ => self.copy_dir(&from, &to),
+            }
+        }
     }
 
     fn parent_of(&self, path: &Path) -> io::Result<(usize, Arc<str>)> {
@@ -107,6 +180,9 @@ impl Tree {
         let (dir, name) = self.parent_of(path)?;
         if self.dirs[dir].names.contains_key(&name) {
             return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        if !self.is_linked(dir) {
+            return Err(io::ErrorKind::NotFound.into()); // nothing is made in a directory that was removed
         }
         self.files.push(Arc::default());
         let file = self.files.len() - 1;

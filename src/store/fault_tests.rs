@@ -346,7 +346,8 @@ fn every_call_under_a_store_fails_once_and_from_then_on() {
 }
 
 /// Rows are brought up by reading the log. A read that fails there is no append's failure, is never
-/// taken for the log's end, and the rows follow by themselves when it works again.
+/// taken for the log's end, and the rows follow by themselves when it works again. One that fails before a
+/// write is that append's failure.
 #[test]
 fn a_failed_read_while_rows_are_brought_up_loses_no_row() {
     let watchdog = Watchdog::new(LIMIT);
@@ -359,12 +360,21 @@ fn a_failed_read_while_rows_are_brought_up_loses_no_row() {
             let dir = dir.path().canonicalize().unwrap();
             let disk = SimDisk::default();
             disk.add_dir(&dir);
-            let store = tiny_open(&disk, &dir, 0).unwrap();
+            let mut store = tiny_open(&disk, &dir, 0).unwrap();
             disk.set_read_fault(Some(ReadFault { at, forever, errno: 5 }));
             for number in 1..=4 {
                 let mut event = event(number);
                 event.details = Some("x".repeat(1500));
-                assert_eq!(store.append(event).unwrap().seq, number, "P1: read {at}, forever {forever}");
+                let receipt = store.append(event.clone()).or_else(|error| {
+                    // The writer looks before it writes, and leaves alone what it cannot read.
+                    assert_eq!(error.outcome(), Outcome::NotWritten, "P10: read {at}: {error}");
+                    hit |= disk.reads() > at;
+                    disk.set_read_fault(None);
+                    assert!(store.clone().close().is_err(), "P10: that is final");
+                    store = tiny_open(&disk, &dir, 0)?;
+                    store.append(event)
+                });
+                assert_eq!(receipt.unwrap().seq, number, "P1: read {at}, forever {forever}");
             }
             hit |= disk.reads() > at;
             disk.set_read_fault(None);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::disk::RealDisk;
+use crate::disk::{Disk, RealDisk};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::finding::Finding;
@@ -83,16 +83,20 @@ impl<E: Event> Store<E> {
         let schema = Schema::of::<E>()?;
         let dir =
             crate::disk::absolute(dir.as_ref()).map_err(|error| Error::io("resolve", dir.as_ref(), error))?;
-        let log = LogDir::new(Arc::new(RealDisk), &dir);
+        let mut log = LogDir::new(Arc::new(RealDisk), &dir);
         let found = open::contents(&log)?;
         if found != open::Contents::Store {
             return Err(open::no_store(&log, &found, false));
         }
-        let lock = if dry_run { None } else { Some(WriterLock::acquire(&dir, options.lock_wait)?) };
+        let lock =
+            if dry_run { None } else { Some(WriterLock::acquire(&log.disk, &dir, options.lock_wait)?) };
+        if let Some(lock) = &lock {
+            log = LogDir::locked(lock);
+        }
         let store = log.list()?.segments.last().map(|header| header.store);
         let fallback = match &lock {
             Some(_) => Fallback::ReadWrite,
-            None if writer_lives(&dir)? => Fallback::Nothing,
+            None if writer_lives(&RealDisk, &dir)? => Fallback::Nothing,
             None => Fallback::FileAlone,
         };
         let peeked = open::peek(&dir, &schema, store, options.projection_wait, fallback);
@@ -153,8 +157,9 @@ impl<E: Event> Store<E> {
         }
         let schema = Schema::of::<E>()?;
         let dir = crate::disk::absolute(dir).map_err(|error| Error::io("resolve", dir, error))?;
-        let log = LogDir::new(Arc::new(RealDisk), &dir);
-        let lock = WriterLock::acquire(&dir, options.lock_wait)?;
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let lock = WriterLock::acquire(&disk, &dir, options.lock_wait)?;
+        let log = LogDir::locked(&lock);
         // Looked at again under this lock: somebody may have mended it meanwhile.
         let store = log.list()?.segments.last().map(|header| header.store);
         let peeked = open::peek(&dir, &schema, store, options.projection_wait, Fallback::ReadWrite);

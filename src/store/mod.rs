@@ -37,9 +37,10 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::anchor::Anchor;
 use crate::codec::{Salter, check_key, encode};
 use crate::disk::{Disk, RealDisk};
-use crate::error::{Error, Result};
+use crate::error::{Error, Outcome, Result};
 use crate::event::Event;
 use crate::lock::WriterLock;
 use crate::log::writer::{MAX_BATCH, batch_len};
@@ -71,6 +72,13 @@ pub struct Receipt {
 
 /// A store that is open for writing. Cheap to clone; the last clone closes it.
 ///
+/// The handle writes only as long as its path leads to what it has opened: where the directory, the lock file
+/// or the newest segment was removed, moved or replaced, the append at hand and all later ones fail
+/// ([`Error::Displaced`]). In a forked child every call fails ([`Error::Forked`]), what has no error
+/// answers as for an empty store, and closing and dropping do nothing. The child keeps the parent's lock until it
+/// ends or runs another program, and it must not open the store anew before that: SQLite's state was copied
+/// with it.
+///
 /// ```
 /// # use synclog::{Company, Level, Options, Store, SyncEvent};
 /// # let dir = tempfile::tempdir().unwrap();
@@ -90,7 +98,8 @@ struct Inner<E: Event> {
     dir: PathBuf,
     id: StoreId,
     shared: Arc<Shared<E>>,
-    threads: Mutex<Option<Threads>>,
+    threads: Arc<Mutex<Option<Threads>>>,
+    anchor: Arc<Anchor>,
     report: OpenReport,
     options: Options,
     salter: Salter,
@@ -112,6 +121,7 @@ pub struct Ticket<E: Event> {
     shared: Arc<Shared<E>>,
     confirm: Arc<Confirm>,
     claimed: Option<Claimed<E>>,
+    anchor: Arc<Anchor>,
 }
 
 impl<E: Event> fmt::Debug for Ticket<E> {
@@ -133,6 +143,7 @@ impl<E: Event> Ticket<E> {
     /// Waits until the batch is durable, then for its rows at most as long as
     /// [`Options::projection_wait`]. One receipt for each event, in order.
     pub fn wait(self) -> Result<Vec<Receipt>> {
+        self.anchor.check_process().map_err(|error| error.with_outcome(Outcome::Unknown))?;
         let rows = &self.shared.rows;
         let (mut seqs, waited) = self.slot.wait(rows.patience())?;
         if let Some(claims) = self.claimed.as_ref().and_then(|claimed| claimed.get()) {
@@ -150,7 +161,7 @@ impl<E: Event> Ticket<E> {
 
     /// Whether [`Ticket::wait`] would find the batch durable or failed already.
     pub fn is_ready(&self) -> bool {
-        self.slot.is_answered()
+        !self.anchor.is_in_its_process() || self.slot.is_answered()
     }
 }
 
@@ -180,6 +191,7 @@ impl<E: Event> Store<E> {
         );
         let confirm = Arc::new(Confirm::new(opened.projector.log.clone()));
         let halt = opened.projector.halt.clone();
+        let log = opened.projector.log.clone();
         let rows = Rows::new(
             position,
             0,
@@ -197,15 +209,16 @@ impl<E: Event> Store<E> {
             }
         };
         let committer = threads::spawn("synclog-commit", commit).map_err(spawn_error)?;
+        let anchor = opened.lock.anchor();
         let mut threads = Threads { committer, projector: None, _lock: opened.lock };
         let mut report = opened.report;
         if options.projection {
             let also = Arc::clone(&shared);
-            let (opening, reports) = Opening::new(report.clone(), dir.clone());
+            let (opening, reports) = Opening::new(report.clone(), log.clone());
             match threads::spawn("synclog-project", move || project::run::<E>(&also, Some(opening))) {
                 Ok(projector) => {
                     threads.projector = Some(projector);
-                    report = opening::await_report(reports, options.projection_wait, report, &dir);
+                    report = opening::await_report(reports, options.projection_wait, report, &log);
                 }
                 Err(error) => {
                     // The writer must be gone before the lock is.
@@ -216,11 +229,22 @@ impl<E: Event> Store<E> {
             }
         }
         if !options.projection {
-            report.save(&dir);
+            report.save(&log);
         }
-        let (threads, salter) = (Mutex::new(Some(threads)), Salter::default());
+        let (threads, salter) = (Arc::new(Mutex::new(Some(threads))), Salter::default());
         Ok(Self {
-            inner: Arc::new(Inner { dir, id, shared, threads, report, options, salter, confirm, halt }),
+            inner: Arc::new(Inner {
+                dir,
+                id,
+                shared,
+                threads,
+                anchor,
+                report,
+                options,
+                salter,
+                confirm,
+                halt,
+            }),
         })
     }
 
@@ -265,6 +289,7 @@ impl<E: Event> Store<E> {
         events: Vec<(E, Option<String>)>,
         join: impl FnOnce(&Shared<E>, Entry<E>) -> Result<()>,
     ) -> Result<Ticket<E>> {
+        self.inner.anchor.check_process()?;
         let (slot, promise) = Promise::new();
         let claimed = events.iter().any(|(_, key)| key.is_some()).then(Claimed::default);
         let ticket = Ticket {
@@ -272,6 +297,7 @@ impl<E: Event> Store<E> {
             shared: Arc::clone(&self.inner.shared),
             confirm: Arc::clone(&self.inner.confirm),
             claimed: claimed.clone(),
+            anchor: Arc::clone(&self.inner.anchor),
         };
         let now = Timestamp::now();
         let (mut encoded, mut keyed) = (Vec::with_capacity(events.len()), Vec::with_capacity(events.len()));
@@ -327,26 +353,33 @@ impl<E: Event> Store<E> {
 
     /// The seq of the newest durable event; 0 in an empty store.
     pub fn last_seq(&self) -> u64 {
-        self.inner.shared.rows.durable().seq - 1
+        self.rows().map_or(0, |rows| rows.durable().seq - 1)
     }
 
     /// The newest event whose row is in SQLite.
     pub fn applied_seq(&self) -> u64 {
-        self.inner.shared.rows.applied()
+        self.rows().map_or(0, Rows::applied)
+    }
+
+    /// How far rows are; an error in a forked child, where nobody may wait for a lock.
+    fn rows(&self) -> Result<&Rows<Box<project::Projector>>> {
+        self.inner.anchor.check_process().map(|()| &self.inner.shared.rows)
     }
 
     /// Why the rows do not follow the log at present; `None` where they do.
     pub fn projection_trouble(&self) -> Option<String> {
-        self.inner.shared.rows.trouble()
+        self.rows().map_or_else(|error| Some(error.to_string()), Rows::trouble)
     }
 
     /// Waits until every durable event has its row, at most `wait`. True where that is so.
     pub fn wait_projected(&self, wait: Duration) -> bool {
-        self.inner.shared.rows.wait_caught_up(Instant::now() + wait.min(LONGEST_WAIT))
+        let until = Instant::now() + wait.min(LONGEST_WAIT);
+        self.rows().is_ok_and(|rows| rows.wait_caught_up(until))
     }
 
     /// A reader of this store that sees everything durable at this moment.
     pub fn reader(&self) -> Result<Reader<E>> {
+        self.inner.anchor.check()?;
         Reader::beside(&self.inner.dir, self.inner.id, self.inner.shared.rows.durable())
     }
 
@@ -354,6 +387,7 @@ impl<E: Event> Store<E> {
     /// this handle then get [`Error::Closed`]. Needs no free space on the disk. An error where an
     /// earlier write or sync had failed.
     pub fn close(self) -> Result<()> {
+        self.inner.anchor.check_process()?;
         self.inner.shut();
         match self.inner.shared.dead() {
             Some(cause) => Err(Error::Dead { cause }),
@@ -382,6 +416,12 @@ impl<E: Event> Inner<E> {
 
 impl<E: Event> Drop for Inner<E> {
     fn drop(&mut self) {
-        self.shut();
+        if self.anchor.is_in_its_process() {
+            self.shut();
+        } else {
+            // What a forked child has of these is the parent's: connections, locks, threads. Not even their
+            // memory is touched, because a thread may have been at work on it at the moment of the fork.
+            std::mem::forget((Arc::clone(&self.shared), Arc::clone(&self.threads)));
+        }
     }
 }

@@ -205,10 +205,10 @@ pub(super) fn open<E: Event>(
         }
         (found, create) => return Err(no_store(&log, found, create)),
     }
-    let lock = WriterLock::acquire(&dir, options.lock_wait)?;
     // Links in the path can be resolved only now that the directory is there.
     let dir = disk::absolute(&dir).map_err(|error| Error::io("resolve", &dir, error))?;
-    let log = LogDir::new(log.disk, &dir);
+    let lock = WriterLock::acquire(&log.disk, &dir, options.lock_wait)?;
+    let log = LogDir::locked(&lock);
 
     // Another process may have made the store while this one waited.
     let (writer, recovered, known) = match contents(&log)? {
@@ -238,7 +238,7 @@ impl Opened {
         let done = done.map_err(|stop| stop.into_error(&self.projector.database));
         let pending = done.as_ref().err().map(ToString::to_string);
         self.report.take_rows(&mut self.projector, pending);
-        self.report.save(&self.projector.log.store_dir);
+        self.report.save(&self.projector.log);
         done
     }
 }

@@ -1,9 +1,10 @@
 //! Opening goes on behind the first acknowledgement (P5): until when, and who tells how it ended.
 
-use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
+
+use crate::log::directory::LogDir;
 
 use super::project::Projector;
 use super::report::OpenReport;
@@ -27,7 +28,7 @@ impl Halt {
 /// The report of an opening whose rows are still looked at, in the hands of the thread that does so.
 pub(super) struct Opening {
     report: OpenReport,
-    dir: PathBuf,
+    log: LogDir,
     /// Whoever opens the store, for as long as it waits.
     opener: Option<SyncSender<OpenReport>>,
 }
@@ -35,16 +36,16 @@ pub(super) struct Opening {
 /// A report that is ready to be handed over.
 pub(super) struct Told {
     report: OpenReport,
-    dir: PathBuf,
+    log: LogDir,
     opener: Option<SyncSender<OpenReport>>,
 }
 
 impl Opening {
     /// An opening, and where its report will come from.
-    pub(super) fn new(report: OpenReport, dir: PathBuf) -> (Self, Receiver<OpenReport>) {
+    pub(super) fn new(report: OpenReport, log: LogDir) -> (Self, Receiver<OpenReport>) {
         // Without a buffer a report is either taken or comes back: nobody saves an older one over it.
         let (opener, reports) = sync_channel(0);
-        (Self { report, dir, opener: Some(opener) }, reports)
+        (Self { report, log, opener: Some(opener) }, reports)
     }
 
     /// The rows were brought up to the log, or cannot be for now.
@@ -53,7 +54,7 @@ impl Opening {
             return None; // told already that they do not follow
         }
         self.report.take_rows(projector, pending);
-        Some(Told { report: self.report.clone(), dir: self.dir.clone(), opener: self.opener.take() })
+        Some(Told { report: self.report.clone(), log: self.log.clone(), opener: self.opener.take() })
     }
 }
 
@@ -65,7 +66,7 @@ impl Told {
             None => Some(self.report),
         };
         if let Some(report) = unsent {
-            report.save(&self.dir);
+            report.save(&self.log);
         }
     }
 }
@@ -75,13 +76,13 @@ pub(super) fn await_report(
     reports: Receiver<OpenReport>,
     wait: Duration,
     mut report: OpenReport,
-    dir: &Path,
+    log: &LogDir,
 ) -> OpenReport {
     match reports.recv_timeout(wait) {
         Ok(whole) => report = whole,
         Err(_) => report.projection_pending = Some(BEHIND.into()),
     }
-    report.save(dir);
+    report.save(log);
     // Only now may the thread keep a report that is newer.
     drop(reports);
     report

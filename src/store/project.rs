@@ -228,6 +228,7 @@ impl Projector {
 
     /// Opens the database. Where it proves events that the log does not hold, that is an error of the log.
     fn find(&mut self, view: &LogView, wait: Duration) -> Result<Found, Stop> {
+        self.log.check()?;
         let existed = crate::disk::identity(&self.database).is_ok_and(|found| found.is_some());
         // A missing database is built by a rebuild, which is faster than row by row.
         let create = view.last_seq() == 0;
@@ -235,6 +236,7 @@ impl Projector {
         let (db, counting) = known
             .map_or((None, None), |KnownRows { identity, db, counting }| (Some((db, identity)), counting));
         let projection = Projection::open(&self.database, self.schema.clone(), self.store, wait, create, db)?;
+        self.log.check()?;
         let applied = projection.applied();
         let beyond = applied.seq > view.last_seq() && !self.trust_log;
         if beyond && projection::vouches_for(projection.reader(), &self.schema, applied)? {
@@ -376,6 +378,7 @@ impl Projector {
     /// Builds the database anew. One that belongs to another store, or is no database of ours, is
     /// moved aside, not overwritten.
     fn rebuild<E: Event>(&mut self, durable: Position, why: &Trouble, wait: Duration) -> Result<(), Stop> {
+        self.log.check()?;
         let view = self.view(durable)?;
         let there = crate::disk::identity(&self.database).is_ok_and(|found| found.is_some());
         let mut old = None;
@@ -410,6 +413,7 @@ impl Projector {
     }
 
     fn move_aside(&self) -> Result<PathBuf, Stop> {
+        self.log.check()?;
         let io = |error: std::io::Error| Stop::Log(Error::io("move aside", &self.database, error));
         let dir = self.log.quarantine_dir();
         self.log.disk.create_dir(&dir).map_err(io)?;
@@ -435,6 +439,7 @@ impl Projector {
         wait: Duration,
     ) -> Result<(), Stop> {
         if rebuild {
+            self.log.check()?;
             self.open = None;
             // What opening mended in the old database is gone with it.
             self.report = ReplayReport::default();
@@ -507,8 +512,11 @@ pub(super) fn run<E: Event>(shared: &Arc<Shared<E>>, mut opening: Option<Opening
             Err(stop) => {
                 let error = stop.into_error(&projector.database);
                 let beyond = |finding: &Finding| finding.kind == FindingKind::AppliedBeyondLog;
-                if matches!(&error, Error::Damaged { findings, .. } if findings.iter().any(beyond)) {
-                    // More was acknowledged than the log holds: another append would use a seq twice.
+                if matches!(&error, Error::Damaged { findings, .. } if findings.iter().any(beyond))
+                    || matches!(&error, Error::Displaced { .. })
+                {
+                    // More was acknowledged than the log holds: another append would use a seq twice. Or this
+                    // is another store's database, or none.
                     shared.die(error);
                     return;
                 }

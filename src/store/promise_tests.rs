@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskFile, DiskLock, FileIdentity, Lockable};
 use crate::error::{Error, Outcome};
 use crate::log::cursor::Entry;
 use crate::log::directory::LogDir;
@@ -39,7 +39,7 @@ type Hook = Arc<Mutex<Box<dyn FnMut() + Send>>>;
 /// A simulated disk that notes what is done to it, and lets a test act before each sync of a segment.
 #[derive(Clone)]
 struct Watched {
-    disk: SimDisk,
+    disk: Arc<dyn Disk>,
     calls: Arc<Mutex<Vec<Call>>>,
     before_sync: Hook,
 }
@@ -57,7 +57,11 @@ fn is_segment(path: &Path) -> bool {
 impl Watched {
     fn new(disk: &SimDisk) -> Self {
         let nothing: Box<dyn FnMut() + Send> = Box::new(|| {});
-        Self { disk: disk.clone(), calls: Arc::default(), before_sync: Arc::new(Mutex::new(nothing)) }
+        Self {
+            disk: Arc::new(disk.clone()),
+            calls: Arc::default(),
+            before_sync: Arc::new(Mutex::new(nothing)),
+        }
     }
 
     fn note(&self, call: Call) {
@@ -99,6 +103,10 @@ impl DiskFile for WatchedFile {
 
     fn len(&self) -> io::Result<u64> {
         self.file.len()
+    }
+
+    fn identity(&self) -> io::Result<FileIdentity> {
+        self.file.identity()
     }
 
     fn as_real(&self) -> Option<&std::fs::File> {
@@ -143,6 +151,18 @@ impl Disk for Watched {
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         self.disk.list(path)
+    }
+
+    fn identity(&self, path: &Path) -> io::Result<Option<FileIdentity>> {
+        self.disk.identity(path)
+    }
+
+    fn lock(&self, path: &Path, what: Lockable, alone: bool) -> io::Result<Box<dyn DiskLock>> {
+        self.disk.lock(path, what, alone)
+    }
+
+    fn hold(&self, store_dir: &Path) -> io::Result<Arc<dyn Disk>> {
+        Ok(Arc::new(Self { disk: self.disk.hold(store_dir)?, ..self.clone() }))
     }
 }
 

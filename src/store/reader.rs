@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::codec::{self, Decoded};
 use crate::disk::{self, RealDisk};
 use crate::erasures::Erasures;
-use crate::error::{Error, Result};
+use crate::error::{Error, Outcome, Result};
 use crate::event::Event;
 use crate::finding::{Finding, FindingKind};
 use crate::lock;
@@ -73,11 +73,14 @@ pub enum Item<E> {
 
 /// A store that is open for reading: a snapshot of the log. Changes no byte of the store (SQLite's
 /// own `-shm` and an empty `-wal` excepted), takes no lock, and works
-/// beside a writer, of which it sees what is proved durable.
+/// beside a writer, of which it sees what is proved durable. In a forked child it reads nothing
+/// ([`Error::Forked`]): SQLite's state was copied with it.
 pub struct Reader<E: Event> {
     view: LogView,
     schema: Schema,
     live_writer: bool,
+    /// The process that opened it.
+    process: u32,
     event: PhantomData<E>,
 }
 
@@ -100,11 +103,11 @@ impl<E: Event> Reader<E> {
         // The answer holds only if no writer came or went while the log was looked at.
         let mut attempts = 0;
         loop {
-            let live = lock::writer_lives(&dir)?;
+            let live = lock::writer_lives(&RealDisk, &dir)?;
             let peeked = peek(&dir, &schema, None, Duration::ZERO, Fallback::Nothing);
             let view = LogView::open(log.clone(), peeked.witness_for(&log)?, live)?;
             attempts += 1;
-            if live != lock::writer_lives(&dir)? && attempts < 10 {
+            if live != lock::writer_lives(&RealDisk, &dir)? && attempts < 10 {
                 continue;
             }
             let Some(view) = view else {
@@ -118,7 +121,8 @@ impl<E: Event> Reader<E> {
                 }
                 return Err(no_store(&log, &found, false));
             };
-            return Ok(Self { view, schema, live_writer: live, event: PhantomData });
+            let process = std::process::id();
+            return Ok(Self { view, schema, live_writer: live, process, event: PhantomData });
         }
     }
 
@@ -135,11 +139,20 @@ impl<E: Event> Reader<E> {
             sighting: Sighting::Elsewhere,
             log,
         };
-        Ok(Self { view, schema: Schema::of::<E>()?, live_writer: true, event: PhantomData })
+        let (schema, process) = (Schema::of::<E>()?, std::process::id());
+        Ok(Self { view, schema, live_writer: true, process, event: PhantomData })
+    }
+
+    fn check_process(&self) -> Result<()> {
+        if self.process == std::process::id() {
+            return Ok(());
+        }
+        Err(Error::Forked { opened_by: self.process, outcome: Outcome::NotWritten })
     }
 
     /// Every event from seq `from` on, in seq order, up to the end of the snapshot.
     pub fn items(&self, from: u64) -> Result<Items<E>> {
+        self.check_process()?;
         let (cursor, missing) = self.view.cursor(from.max(1), true)?;
         Ok(Items {
             cursor,
@@ -299,6 +312,7 @@ impl<E: Event> Reader<E> {
     /// from [`Reader::id`] where the database was put there from another store. [`Error::Io`] where the
     /// system does not let SQLite open it, on a read-only file system for example.
     pub fn database_identity(&self) -> Result<(StoreId, u64)> {
+        self.check_process()?;
         let path = self.database();
         match self.connect_as(None) {
             Ok((_, store, applied)) => Ok((store, applied.seq)),
@@ -325,6 +339,7 @@ impl<E: Event> Reader<E> {
     /// database because the file system is read-only, a private copy is made from the log, in
     /// SQLite's temporary files.
     pub(crate) fn connect(&self) -> Result<(Connection, projection::Applied)> {
+        self.check_process()?;
         let path = self.database();
         let into = |trouble: Trouble| trouble.into_error(&path);
         match self.connect_in_place() {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::disk;
 use crate::finding::Finding;
+use crate::log::directory::LogDir;
 use crate::replay::ReplayReport;
 use crate::time::Timestamp;
 
@@ -54,11 +55,14 @@ impl OpenReport {
         dir.join("last-open.json")
     }
 
-    /// Keeps the report beside the log. Losing it does no harm.
-    pub(super) fn save(&self, dir: &Path) {
+    /// Keeps the report beside the log, if that is still where it was. Losing it does no harm.
+    pub(super) fn save(&self, log: &LogDir) {
+        if log.check().is_err() {
+            return;
+        }
         let saved = serde_json::to_vec_pretty(self)
             .map_err(std::io::Error::other)
-            .and_then(|bytes| disk::replace_small(&Self::path(dir), &bytes));
+            .and_then(|bytes| disk::replace_small(&Self::path(&log.store_dir), &bytes));
         if let Err(error) = saved {
             tracing::warn!(%error, "the open report could not be kept");
         }

@@ -122,6 +122,13 @@ impl<E: Event> Core<E> {
         rows: &Rows<Box<Projector>>,
         projector: Option<&mut Projector>,
     ) -> Result<()> {
+        // A repeated key is answered without a write, and by a database that is opened by its path.
+        if group.iter().any(|entry| entry.keys().next().is_some())
+            && let Err(error) = self.writer.check()
+        {
+            group.iter().for_each(|entry| entry.slot.put(Err(error.clone())));
+            return Err(error);
+        }
         group.retain(|entry| entry.keys().next().is_none() || self.answered_by_key(entry, rows));
         if group.is_empty() {
             return Ok(());

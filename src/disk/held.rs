@@ -1,0 +1,167 @@
+//! A disk seen from the open directories of a store.
+//!
+//! A path says where a store was when it was opened. Somebody may move that directory, remove it, or put
+//! another store in its place while a writer lives. Whoever then made a segment by its path would make it in
+//! the other store. So everything below the store's directory is opened, made, renamed and removed relative
+//! to directories that were opened once. What lies elsewhere goes by its path.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Disk;
+
+#[cfg(not(unix))]
+pub(super) fn hold(_store_dir: &Path) -> io::Result<Arc<dyn Disk>> {
+    // Windows lets nobody rename or remove a directory in which a file is open.
+    Ok(Arc::new(super::RealDisk))
+}
+
+#[cfg(unix)]
+pub(super) fn hold(store_dir: &Path) -> io::Result<Arc<dyn Disk>> {
+    Ok(Arc::new(unix::HeldDisk::new(store_dir)?))
+}
+
+#[cfg(unix)]
+mod unix {
+    use std::fs::File;
+    use std::io;
+    use std::os::fd::{AsFd, BorrowedFd};
+    use std::path::{Path, PathBuf};
+    use std::sync::Arc;
+
+    use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
+    use rustix::io::Errno;
+
+    use super::super::{Disk, DiskFile, DiskLock, FileIdentity, FileLock, Lockable};
+
+    pub(super) struct HeldDisk {
+        store_dir: PathBuf,
+        log_dir: PathBuf,
+        store: File,
+        log: File,
+    }
+
+    const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+    impl HeldDisk {
+        pub(super) fn new(store_dir: &Path) -> io::Result<Self> {
+            let store = File::open(store_dir)?;
+            let log = File::from(rustix::fs::openat(&store, "log", DIRECTORY, Mode::empty())?);
+            Ok(Self { store_dir: store_dir.into(), log_dir: store_dir.join("log"), store, log })
+        }
+
+        /// The open directory from which a path is looked up, and the rest of the path. What is not below
+        /// the store stays as it is.
+        fn locate<'a>(&'a self, path: &'a Path) -> (BorrowedFd<'a>, &'a Path) {
+            let below = |dir: &Path| path.strip_prefix(dir).ok();
+            let (dir, rest) = match (below(&self.log_dir), below(&self.store_dir)) {
+                (Some(rest), _) => (self.log.as_fd(), rest),
+                (_, Some(rest)) => (self.store.as_fd(), rest),
+                _ => return (CWD, path),
+            };
+            (dir, if rest.as_os_str().is_empty() { Path::new(".") } else { rest })
+        }
+
+        fn open_at(&self, path: &Path, flags: OFlags, mode: Mode) -> io::Result<File> {
+            let (dir, name) = self.locate(path);
+            Ok(File::from(rustix::fs::openat(dir, name, flags | OFlags::CLOEXEC, mode)?))
+        }
+
+        /// What is at a path and is neither a regular file nor, for whoever writes, reached through a link is
+        /// refused, as `RealDisk` does (P12).
+        fn check_file(&self, path: &Path, writable: bool) -> io::Result<()> {
+            let (dir, name) = self.locate(path);
+            let follow = if writable { AtFlags::SYMLINK_NOFOLLOW } else { AtFlags::empty() };
+            let kind = match rustix::fs::statat(dir, name, follow) {
+                Ok(stat) => FileType::from_raw_mode(stat.st_mode),
+                Err(Errno::NOENT) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            };
+            let refused = |what: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+            match kind {
+                FileType::RegularFile => Ok(()),
+                FileType::Symlink => refused("it is a symbolic link"),
+                _ => refused("it is not a regular file"),
+            }
+        }
+    }
+
+    /// Owner and group may read and write, others as the user's mask says: what the standard library asks for.
+    const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
+
+    impl Disk for HeldDisk {
+        fn open(&self, path: &Path, writable: bool) -> io::Result<Box<dyn DiskFile>> {
+            self.check_file(path, writable)?;
+            let flags = if writable { OFlags::RDWR } else { OFlags::RDONLY };
+            Ok(Box::new(self.open_at(path, flags, Mode::empty())?))
+        }
+
+        fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+            Ok(Box::new(self.open_at(path, flags, FILE_MODE)?))
+        }
+
+        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+            let ((old_dir, old), (new_dir, new)) = (self.locate(from), self.locate(to));
+            Ok(rustix::fs::renameat(old_dir, old, new_dir, new)?)
+        }
+
+        fn remove(&self, path: &Path) -> io::Result<()> {
+            let (dir, name) = self.locate(path);
+            Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?)
+        }
+
+        fn create_dir(&self, path: &Path) -> io::Result<()> {
+            let (dir, name) = self.locate(path);
+            match rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o777)) {
+                Err(Errno::EXIST) => self.open_at(path, DIRECTORY, Mode::empty()).map(drop),
+                other => Ok(other?),
+            }
+        }
+
+        fn sync_dir(&self, path: &Path) -> io::Result<()> {
+            self.open_at(path, DIRECTORY, Mode::empty())?.sync_all()
+        }
+
+        fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+            let mut names = Vec::new();
+            for entry in Dir::new(self.open_at(path, DIRECTORY, Mode::empty())?)? {
+                let name = entry?.file_name().to_string_lossy().into_owned();
+                if name != "." && name != ".." {
+                    names.push(name);
+                }
+            }
+            names.sort();
+            Ok(names)
+        }
+
+        // The types of these numbers differ from system to system.
+        #[allow(clippy::unnecessary_cast)]
+        fn identity(&self, path: &Path) -> io::Result<Option<FileIdentity>> {
+            let (dir, name) = self.locate(path);
+            match rustix::fs::statat(dir, name, AtFlags::empty()) {
+                Ok(stat) => Ok(Some(FileIdentity { device: stat.st_dev as u64, inode: stat.st_ino as u64 })),
+                Err(Errno::NOENT) => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        }
+
+        fn lock(&self, path: &Path, what: Lockable, alone: bool) -> io::Result<Box<dyn DiskLock>> {
+            let file = match what {
+                Lockable::Directory => self.open_at(path, DIRECTORY, Mode::empty())?,
+                Lockable::File => {
+                    self.check_file(path, true)?;
+                    let flags =
+                        if alone { OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW } else { OFlags::RDONLY };
+                    self.open_at(path, flags, FILE_MODE)?
+                }
+            };
+            FileLock::take(file, alone)
+        }
+
+        fn hold(&self, store_dir: &Path) -> io::Result<Arc<dyn Disk>> {
+            super::hold(store_dir)
+        }
+    }
+}
