@@ -81,7 +81,8 @@ pub use store::{
 };
 pub use store_id::StoreId;
 pub use sync::{
-    Company, ExportLine, Filter, ImportOptions, ImportReport, Key, Level, LogEntry, Origin, Rejection, Run,
-    RunFilter, RunState, RunSummary, STUCK_AFTER, Status, SyncEvent, SyncLog, SyncReader, TimeOffset,
+    Company, ExportLine, Filter, ImportOptions, ImportReport, Key, Level, LogEntry, Origin, PageCursor,
+    Rejection, Run, RunFilter, RunState, RunSummary, STUCK_AFTER, Status, SyncEvent, SyncLog, SyncReader,
+    TimeOffset,
 };
 pub use time::Timestamp;

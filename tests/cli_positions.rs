@@ -144,3 +144,49 @@ fn a_follower_ends_with_whoever_reads_it() {
     };
     assert_eq!(code, Some(0), "as with | head");
 }
+
+/// The cursor that stderr names in a line that starts with this.
+fn page(err: &str, which: &str) -> Option<String> {
+    err.lines().find_map(|line| line.strip_prefix(which)?.strip_prefix(": --page ").map(str::to_owned))
+}
+
+#[test]
+fn list_pages_through_imported_history_forward_and_back() {
+    let bench = Bench::new();
+    // After the import, so that the seqs do not follow the times.
+    bench.append("of today");
+    bench.run(&["import", &cli_support::legacy("sync_logs_backup.jsonl")]).expect(5);
+    let all: Vec<u64> = bench
+        .run(&["list", "--all"])
+        .expect(0)
+        .lines()
+        .iter()
+        .map(|row| row["id"].as_u64().unwrap())
+        .collect();
+    let mut pages = vec![bench.run(&["list", "-n", "43"]).expect(0)];
+    assert_eq!(page(&pages[0].err, "previous page"), None);
+    while let Some(next) = page(&pages[pages.len() - 1].err, "next page") {
+        // A row that comes meanwhile stands before all pages but the first.
+        bench.append("meanwhile");
+        pages.push(bench.run(&["list", "-n", "43", "--page", &next]).expect(0));
+        assert!(pages.len() < 100);
+    }
+    let ids = |text: &cli_support::Done| -> Vec<u64> {
+        text.lines().iter().map(|row| row["id"].as_u64().unwrap()).collect()
+    };
+    assert_eq!(pages.iter().flat_map(ids).collect::<Vec<_>>(), all, "each row once");
+    for (before, here) in pages.iter().zip(&pages[1..]) {
+        let previous = page(&here.err, "previous page").unwrap();
+        assert_eq!(bench.run(&["list", "-n", "43", "--page", &previous]).expect(0).out, before.out);
+        // The field of the last row says the same as stderr.
+        let field = text(before.lines().last().unwrap(), "page");
+        assert_eq!(Some(field), page(&before.err, "next page"));
+    }
+    let other = Bench::new();
+    other.append("x");
+    let field = text(&pages[0].lines()[0], "page");
+    assert!(other.run(&["list", "--page", &field]).expect(2).err.contains("not of this store"));
+    for bad in ["", "n", "x", &field[1..], &format!("{field}0"), "nnnnnnnnn"] {
+        assert_eq!(bench.run(&["list", "--page", bad]).expect(2).out, "", "{bad}");
+    }
+}

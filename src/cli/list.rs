@@ -1,11 +1,12 @@
 //! `list`: rows from the database.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
+use std::str::FromStr;
 
 use clap::Args;
 use jiff::tz::TimeZone;
 use serde::Serialize;
-use synclog::{Filter, Level, LogEntry, Severity, Status, StoreId, SyncEvent, SyncReader};
+use synclog::{Filter, Level, LogEntry, PageCursor, Severity, Status, StoreId, SyncEvent, SyncReader};
 
 use super::args::{CompanyArgs, Global, Output, word};
 use super::exit::{Exit, Stop};
@@ -45,8 +46,15 @@ pub(crate) struct ListArgs {
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
     /// Only rows with a greater seq
+    ///
+    /// This filters. Rows are sorted by time, and imported history has later seqs than its times, so that it is no way
+    /// to page: see --page.
     #[arg(long, value_name = "SEQ")]
     after: Option<u64>,
+    /// The page that this cursor starts: one that was written to stderr, or the field `page` of a row, which stands for
+    /// the rows behind it
+    #[arg(long, value_name = "CURSOR", conflicts_with = "count")]
+    page: Option<Page>,
     /// Oldest first
     #[arg(long)]
     reverse: bool,
@@ -134,7 +142,16 @@ fn list(global: &Global, args: &ListArgs, reader: &SyncReader, out: &mut Out) ->
         };
     }
     filter.limit = (!args.all).then_some(args.number);
-    let mut rows = Rows::new(global);
+    let store = reader.reader().id();
+    match args.page {
+        Some(page) if page.store != tag(store) => {
+            return Err(Stop::usage(format!("the page cursor is not of this store, which is {store}")));
+        }
+        Some(Page { back: false, place, .. }) => filter.after = Some(place),
+        Some(Page { back: true, place, .. }) => filter.before = Some(place),
+        None => {}
+    }
+    let mut rows = Rows::new(global, store);
     let mut failed = None;
     reader.each(&filter, |entry| match rows.write(out, &entry) {
         Ok(()) => true,
@@ -154,7 +171,56 @@ fn list(global: &Global, args: &ListArgs, reader: &SyncReader, out: &mut Out) ->
             global.note(&format!("{} of {all}", rows.written));
         }
     }
+    if let Some((first, last)) = rows.ends {
+        let ends = Filter { after: None, before: None, limit: Some(1), ..filter.clone() };
+        let page = |back, place| Page { back, store: tag(store), place };
+        if !args.all && !reader.list(&ends.clone().after(last))?.is_empty() {
+            global.note(&format!("next page: --page {}", page(false, last)));
+        }
+        if args.page.is_some() && !reader.list(&ends.before(first))?.is_empty() {
+            global.note(&format!("previous page: --page {}", page(true, first)));
+        }
+    }
     Ok(())
+}
+
+/// Where a page starts, or ends. Opaque to whoever has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Page {
+    /// The rows before the place, not those behind it.
+    back: bool,
+    /// The first bytes of the store's id: a place says nothing in another one.
+    store: [u8; 4],
+    place: PageCursor,
+}
+
+fn tag(store: StoreId) -> [u8; 4] {
+    let [a, b, c, d, ..] = *store.as_bytes();
+    [a, b, c, d]
+}
+
+impl fmt::Display for Page {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let direction = if self.back { 'p' } else { 'n' };
+        write!(f, "{direction}{:08x}{}", u32::from_be_bytes(self.store), self.place)
+    }
+}
+
+impl FromStr for Page {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = || "it is no page cursor".to_owned();
+        let (back, rest) = match (text.strip_prefix('p'), text.strip_prefix('n')) {
+            (Some(rest), _) => (true, rest),
+            (_, Some(rest)) => (false, rest),
+            _ => return Err(bad()),
+        };
+        let (store, place) = rest.split_at_checked(8).ok_or_else(bad)?;
+        let is_hex = store.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let store = u32::from_str_radix(store, 16).ok().filter(|_| is_hex).ok_or_else(bad)?;
+        Ok(Self { back, store: store.to_be_bytes(), place: place.parse().map_err(|_| bad())? })
+    }
 }
 
 impl ListArgs {
@@ -181,7 +247,7 @@ impl ListArgs {
     }
 }
 
-/// A row in JSON: the columns of the table, and the key.
+/// A row in JSON: the columns of the table, the key, and where the page behind it starts.
 #[derive(Serialize)]
 struct Row<'a> {
     id: u64,
@@ -202,10 +268,11 @@ struct Row<'a> {
     origin_store: Option<StoreId>,
     origin_seq: Option<u64>,
     key: Option<&'a str>,
+    page: String,
 }
 
-impl<'a> From<&'a LogEntry> for Row<'a> {
-    fn from(entry: &'a LogEntry) -> Self {
+impl<'a> Row<'a> {
+    fn new(entry: &'a LogEntry, store: StoreId) -> Self {
         let event = &entry.event;
         Self {
             id: entry.seq,
@@ -226,6 +293,7 @@ impl<'a> From<&'a LogEntry> for Row<'a> {
             origin_store: event.origin.map(|origin| origin.store),
             origin_seq: event.origin.map(|origin| origin.seq),
             key: entry.key.as_deref(),
+            page: Page { back: false, store: tag(store), place: entry.page_cursor() }.to_string(),
         }
     }
 }
@@ -234,20 +302,25 @@ impl<'a> From<&'a LogEntry> for Row<'a> {
 struct Rows {
     output: Output,
     table: EventTable,
+    store: StoreId,
     written: u64,
+    /// The places of the first row and of the last one.
+    ends: Option<(PageCursor, PageCursor)>,
 }
 
 impl Rows {
-    fn new(global: &Global) -> Self {
-        Self { output: global.output(), table: EventTable::new(global), written: 0 }
+    fn new(global: &Global, store: StoreId) -> Self {
+        Self { output: global.output(), table: EventTable::new(global), store, written: 0, ends: None }
     }
 
     fn write(&mut self, out: &mut Out, entry: &LogEntry) -> Result<(), Stop> {
         self.written += 1;
+        let place = entry.page_cursor();
+        self.ends = Some((self.ends.map_or(place, |(first, _)| first), place));
         match self.output {
             Output::Table => self.table.write(out, entry.seq, &entry.event),
-            Output::Ndjson => out.json(&Row::from(entry)),
-            Output::Json => out.array_item(self.written == 1, &Row::from(entry)),
+            Output::Ndjson => out.json(&Row::new(entry, self.store)),
+            Output::Json => out.array_item(self.written == 1, &Row::new(entry, self.store)),
         }
     }
 

@@ -195,6 +195,8 @@ fn open_for_writing(path: &Path, wait: Duration) -> Result<Connection, Trouble> 
     }
     // Checkpoints are ours: see `checkpoint`.
     db.execute_batch("PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint=0")?;
+    // Whoever reads for long makes the write-ahead log grow; afterwards its file is cut back.
+    db.pragma_update(None, "journal_size_limit", checkpoint::KEPT as i64)?;
     Ok(db)
 }
 
@@ -395,7 +397,7 @@ impl Projection {
             self.roll_back();
             return Err(error.into());
         }
-        self.checkpoints.committed(&self.write, (&self.path, self.identity), step.rows.len());
+        self.checkpoints.committed(&self.write, (&self.path, self.identity), &step.rows);
         if let Some(applied) = step.applied {
             self.applied = applied;
         }

@@ -2,7 +2,7 @@
 
 use rusqlite::functions::FunctionFlags;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
 use crate::event::Value;
 
@@ -24,6 +24,38 @@ pub(crate) fn register_test(
         Ok(text(0).zip(text(1)).is_some_and(|(haystack, needle)| test(haystack, needle)))
     })?;
     Ok(())
+}
+
+/// The rows of a query, as many as fit into about so many bytes, and whether that was all of them. The read
+/// transaction ends with it: whoever is slow with what is returned keeps nobody from cutting the write-ahead log
+/// back.
+pub(crate) fn some_rows(
+    db: &Connection,
+    sql: &str,
+    values: &[Value],
+    columns: usize,
+    bytes: usize,
+) -> Result<(Vec<FoundRow>, bool), Trouble> {
+    let (mut found, mut taken) = (Vec::new(), 0);
+    let mut whole = true;
+    each_row(db, sql, values, columns, |row| {
+        taken += row.len();
+        found.push(row);
+        whole = taken < bytes;
+        whole
+    })?;
+    Ok((found, whole))
+}
+
+/// The id and the text that a query gives; `None` where it gives no row.
+pub(crate) fn id_and_text(
+    db: &Connection,
+    sql: &str,
+    values: &[Value],
+) -> Result<Option<(i64, String)>, Trouble> {
+    let found =
+        db.prepare_cached(sql)?.query_row(params_from_iter(values), |row| Ok((row.get(0)?, row.get(1)?)));
+    Ok(found.optional()?)
 }
 
 /// Hands every row of a query to `each`, until that says `false`. `columns` is how many the query

@@ -66,7 +66,22 @@ fn key_is(key: Option<&str>, found: ValueRef<'_>) -> bool {
     }
 }
 
+/// About the bytes that values take.
+fn len<'a>(values: impl IntoIterator<Item = &'a Value>) -> usize {
+    let bytes = |value: &Value| match value {
+        Value::Text(text) => text.len(),
+        Value::Blob(bytes) => bytes.len(),
+        _ => 0,
+    };
+    values.into_iter().map(|value| size_of::<Value>() + bytes(value)).sum()
+}
+
 impl Row {
+    /// About the bytes that it takes.
+    pub(crate) fn len(&self) -> usize {
+        len(&self.values)
+    }
+
     /// Binds all columns in the schema's order.
     pub(crate) fn bind(&self, statement: &mut Statement<'_>) -> rusqlite::Result<()> {
         statement.raw_bind_parameter(1, self.seq as i64)?;
@@ -110,6 +125,11 @@ pub(crate) struct FoundRow {
 }
 
 impl FoundRow {
+    /// About the bytes that it takes.
+    pub(crate) fn len(&self) -> usize {
+        len(self.values.iter().chain([&self.key, &self.frame]))
+    }
+
     pub(crate) fn read(row: &rusqlite::Row<'_>, columns: usize) -> rusqlite::Result<Self> {
         let value = |index: usize| Ok::<_, rusqlite::Error>(Value::from_ref(row.get_ref(index)?));
         Ok(Self {

@@ -4,6 +4,10 @@
 //! for events that come straight from the log. Whatever the user gave reaches SQL as a bound
 //! parameter and in no other way.
 
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
 use crate::event::Value;
 use crate::time::Timestamp;
 
@@ -13,13 +17,56 @@ use super::event::{Level, Status, SyncEvent};
 /// must have it registered: 1 where [`contains_any_case`] says so, 0 otherwise and for NULL.
 pub(crate) const CONTAINS_FUNCTION: &str = "synclog_contains";
 
-/// The place of an event in the order of lists: where the next page starts.
+/// The place of an event in the order of lists, which is that of (`created_at`, `id`): where the next page starts, or
+/// the one before ends. The order of seqs is another one where history was imported, so that no seq tells a page's
+/// place.
+///
+/// As text it is opaque: whatever [`PageCursor::to_string`](ToString::to_string) gave is parsed again.
+///
+/// ```
+/// use synclog::{Filter, PageCursor};
+/// # use synclog::{Company, SyncLog};
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let log = SyncLog::open(dir.path())?;
+/// # for number in 0..5 { log.info(&Company::new("g", "1", "n"), format!("m{number}"))?; }
+///
+/// let reader = log.reader()?;
+/// let page = reader.list(&Filter::new().limit(2))?;
+/// let behind: PageCursor = page[1].page_cursor().to_string().parse()?;
+/// let next = reader.list(&Filter::new().limit(2).after(behind))?;
+/// let back = reader.list(&Filter::new().limit(2).before(next[0].page_cursor()))?;
+/// assert_eq!(back, page);
+/// # Ok::<(), synclog::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key {
+pub struct PageCursor {
     /// When it happened.
     pub created_at: Timestamp,
     /// Its seq, the `id` of its row.
     pub id: u64,
+}
+
+/// The former name of [`PageCursor`].
+pub type Key = PageCursor;
+
+impl fmt::Display for PageCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}{:016x}", self.created_at.as_micros(), self.id)
+    }
+}
+
+impl FromStr for PageCursor {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let bad = || Error::invalid("page cursor", "is none that was given out");
+        if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(bad());
+        }
+        let number = |digits| u64::from_str_radix(digits, 16).map_err(|_| bad());
+        let created_at = Timestamp::from_micros(number(&text[..16])? as i64).ok_or_else(bad)?;
+        Ok(Self { created_at, id: number(&text[16..])? })
+    }
 }
 
 /// Which events, in which order, and how many. A default filter is every event, newest first.
@@ -54,8 +101,11 @@ pub struct Filter {
     pub after_seq: Option<u64>,
     /// Only events with a smaller seq.
     pub before_seq: Option<u64>,
-    /// Only what comes behind this key in the order of the list; not looked at by counts.
-    pub after: Option<Key>,
+    /// Only what comes behind this place in the order of the list; not looked at by counts.
+    pub after: Option<PageCursor>,
+    /// Only what comes before this place in the order of the list; with a limit what is nearest to it, still in
+    /// that order. Not looked at by counts.
+    pub before: Option<PageCursor>,
     /// Oldest first.
     pub reverse: bool,
     /// How many at most; `None` is all. Not looked at by counts.
@@ -153,10 +203,17 @@ impl Filter {
         self
     }
 
-    /// The page behind the event with this key.
+    /// The page behind the event with this place.
     #[must_use]
-    pub fn after(mut self, key: Key) -> Self {
-        self.after = Some(key);
+    pub fn after(mut self, place: PageCursor) -> Self {
+        self.after = Some(place);
+        self
+    }
+
+    /// The page before the event with this place.
+    #[must_use]
+    pub fn before(mut self, place: PageCursor) -> Self {
+        self.before = Some(place);
         self
     }
 
@@ -203,11 +260,13 @@ impl Filter {
     pub(crate) fn to_sql(&self, columns: &str, table: &str) -> (String, Vec<Value>) {
         let mut sql = Sql::new(format!("SELECT {columns} FROM {table}"));
         self.conditions(&mut sql);
-        let (less, order) = if self.reverse { (">", "ASC") } else { ("<", "DESC") };
-        if let Some(key) = self.after {
-            let time = sql.bind(Value::Text(key.created_at.to_string()));
-            let id = sql.bind(seq(key.id));
-            sql.condition(&format!("(created_at, id) {less} ({time}, {id})"));
+        let (less, more, order) = if self.reverse { (">", "<", "ASC") } else { ("<", ">", "DESC") };
+        for (place, side) in [(self.after, less), (self.before, more)] {
+            if let Some(place) = place {
+                let time = sql.bind(Value::Text(place.created_at.to_string()));
+                let id = sql.bind(seq(place.id));
+                sql.condition(&format!("(created_at, id) {side} ({time}, {id})"));
+            }
         }
         sql.text += " ORDER BY created_at ";
         sql.text += order;
@@ -219,6 +278,23 @@ impl Filter {
             sql.text += &limit;
         }
         (sql.text, sql.values)
+    }
+
+    /// The query for the place before which a page starts that ends before a place, and its parameters: what
+    /// stands just before the page, so that it is the place after which the page comes. `None` where the page has
+    /// no such end, or no limit.
+    pub(crate) fn start_sql(&self, table: &str) -> Option<(String, Vec<Value>)> {
+        let (Some(_), Some(limit)) = (self.before, self.limit) else { return None };
+        let backward = Self {
+            reverse: !self.reverse,
+            after: self.before,
+            before: self.after,
+            limit: None,
+            ..self.clone()
+        };
+        let (sql, mut values) = backward.to_sql("id, created_at", table);
+        values.push(seq(limit));
+        Some((format!("{sql} LIMIT 1 OFFSET ?{}", values.len()), values))
     }
 
     /// The query for how many events there are on all pages together.

@@ -161,6 +161,7 @@ fn any_filter() -> impl Strategy<Value = Filter> {
         before_seq: ranges.3,
         reverse: ranges.4,
         after: None,
+        before: None,
         limit: None,
     })
 }

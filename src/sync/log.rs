@@ -13,7 +13,7 @@ use crate::store::{Options, Reader, Receipt, Store};
 use crate::time::Timestamp;
 
 use super::event::{Company, Level, Status, SyncEvent};
-use super::filter::{CONTAINS_FUNCTION, Filter, contains_any_case};
+use super::filter::{CONTAINS_FUNCTION, Filter, PageCursor, contains_any_case};
 use super::runs::{RunFilter, RunJoiner, RunSummary};
 
 /// The history of sync runs, open for writing. Cheap to clone, `Send` and `Sync`.
@@ -233,6 +233,19 @@ pub struct LogEntry {
     pub key: Option<String>,
 }
 
+impl LogEntry {
+    /// Its place in the order of lists: where the page behind it starts ([`Filter::after`]), and the one before it
+    /// ends ([`Filter::before`]).
+    pub fn page_cursor(&self) -> PageCursor {
+        // A row without a time is none that a reader gives.
+        PageCursor { created_at: self.event.created_at.unwrap_or(Timestamp::MIN), id: self.seq }
+    }
+}
+
+/// Rows that are read at once, and about the bytes of them.
+const PAGE_ROWS: u64 = if cfg!(test) { 7 } else { 4096 };
+const PAGE_BYTES: usize = 4 * 1024 * 1024;
+
 /// The history of sync runs, open for reading. Changes no byte of the store.
 #[derive(Debug)]
 pub struct SyncReader {
@@ -274,10 +287,59 @@ impl SyncReader {
 
     /// Hands the rows that pass the filter to `each`, until that returns `false`. Memory does not
     /// grow with their number.
+    ///
+    /// Rows are read some thousand at a time, each time as of one moment, and `each` is called while nothing is
+    /// read: however slow it is, a writer can cut SQLite's write-ahead log back. So all rows together are not those
+    /// of one moment. A row that is there all the time is given once, and none twice; one that comes meanwhile is
+    /// given where its place in the order is still ahead.
     pub fn each(&self, filter: &Filter, mut each: impl FnMut(LogEntry) -> bool) -> Result<()> {
         let (db, _) = self.connect()?;
-        let (sql, values) = filter.to_sql(&self.schema.columns.join(", "), self.schema.table);
-        self.each_of(&db, &sql, &values, &mut |entry, _| each(entry))
+        let mut page = filter.clone();
+        if let Some(start) = self.start_of(&db, filter)? {
+            page.after = Some(start);
+        }
+        let (columns, mut left) = (self.schema.columns.join(", "), filter.limit.unwrap_or(u64::MAX));
+        while left > 0 {
+            let most = left.min(PAGE_ROWS);
+            page.limit = Some(most);
+            let (sql, values) = page.to_sql(&columns, self.schema.table);
+            let (rows, whole) = query::some_rows(&db, &sql, &values, self.schema.columns.len(), PAGE_BYTES)
+                .map_err(|trouble| trouble.into_error(&self.reader.database()))?;
+            let done = whole && (rows.len() as u64) < most;
+            left -= rows.len() as u64;
+            for row in rows {
+                let entry = entry(&row).map_err(|error| self.unreadable(row.id, &error))?;
+                page.after = Some(entry.page_cursor());
+                if !each(entry) {
+                    return Ok(());
+                }
+            }
+            if done {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The place behind which a page starts that ends before a place.
+    fn start_of(&self, db: &Connection, filter: &Filter) -> Result<Option<PageCursor>> {
+        let Some((sql, values)) = filter.start_sql(self.schema.table) else { return Ok(None) };
+        let found = query::id_and_text(db, &sql, &values)
+            .map_err(|trouble| trouble.into_error(&self.reader.database()))?;
+        let place = |(id, time): (i64, String)| {
+            let id_of = u64::try_from(id).map_err(|_| Error::codec("its id is negative"));
+            let place = time.parse().and_then(|created_at| Ok(PageCursor { created_at, id: id_of? }));
+            place.map_err(|error| self.unreadable(id, &error))
+        };
+        found.map(place).transpose()
+    }
+
+    fn unreadable(&self, id: i64, error: &Error) -> Error {
+        Error::Projection {
+            path: self.reader.database(),
+            reason: format!("the row with id {id} cannot be read ({error})"),
+            busy: false,
+        }
     }
 
     fn each_of(
@@ -298,11 +360,7 @@ impl SyncReader {
         .map_err(|trouble| trouble.into_error(&self.reader.database()))?;
         match bad {
             None => Ok(()),
-            Some((id, error)) => Err(Error::Projection {
-                path: self.reader.database(),
-                reason: format!("the row with id {id} cannot be read ({error})"),
-                busy: false,
-            }),
+            Some((id, error)) => Err(self.unreadable(id, &error)),
         }
     }
 

@@ -8,12 +8,14 @@ mod event;
 mod filter;
 mod import;
 mod import_log;
+#[cfg(test)]
+mod list_tests;
 mod log;
 mod row;
 mod runs;
 
 pub use event::{Company, Level, Origin, Status, SyncEvent};
-pub use filter::{Filter, Key};
+pub use filter::{Filter, Key, PageCursor};
 pub use import::{ExportLine, ImportReport, Rejection, TimeOffset};
 #[cfg(any(test, fuzzing))]
 pub(crate) use import::{
