@@ -7,10 +7,14 @@
 
 use std::hash::{BuildHasher, RandomState};
 
+use crate::application;
 use crate::error::{Error, Result};
 use crate::event::{Event, Value};
+use crate::faithful;
+use crate::finding::{Finding, FindingKind};
 use crate::log::frame::{APPENDED_AT, FLAG_KEY, HEADER_LEN, Header};
 use crate::log::writer::NewEvent;
+use crate::projection;
 use crate::projection::row::{FrameKeep, Row};
 use crate::time::Timestamp;
 
@@ -26,8 +30,37 @@ pub(crate) enum Decoded<E> {
         event: E,
         key: Option<String>,
     },
-    /// Kept, not projected, and reported: why this program cannot read it.
-    Unknown(String),
+    /// Kept, not projected, and reported.
+    Unread(Unread),
+}
+
+/// An event that this program cannot read.
+pub(crate) struct Unread {
+    pub(crate) reason: String,
+    /// It is of a kind and version that this program knows.
+    pub(crate) known: bool,
+}
+
+impl Unread {
+    fn unknown(reason: String) -> Self {
+        Self { reason, known: false }
+    }
+
+    fn unreadable(error: &Error) -> Self {
+        Self { reason: error.to_string(), known: true }
+    }
+
+    /// Why it has no row, in the table of absent ones.
+    pub(crate) fn word(&self) -> &'static str {
+        if self.known { projection::UNREADABLE } else { projection::UNKNOWN }
+    }
+
+    /// Told with the seq of the event.
+    pub(crate) fn finding(&self, seq: u64) -> Finding {
+        let kind = if self.known { FindingKind::UnreadableEvent } else { FindingKind::UnknownEvent };
+        let what = format!("kept in the log and not projected: {}", self.reason);
+        Finding::new(kind, what).seq(seq)
+    }
 }
 
 pub(crate) fn check_key(key: &str) -> Result<()> {
@@ -58,17 +91,19 @@ impl Salter {
     }
 }
 
-/// The frame contents for an event that [`Event::prepare`] has passed.
+/// The frame contents for an event that [`Event::prepare`] has passed. An event that would not come back is
+/// refused.
 pub(crate) fn encode<E: Event>(
     event: &E,
     key: Option<&str>,
     max_event_bytes: u64,
     salter: &Salter,
 ) -> Result<NewEvent> {
-    let own = event.encode(E::VERSION)?;
+    let own = application::encode(event, E::VERSION)?;
     if own.len() as u64 > max_event_bytes {
         return Err(Error::TooLarge { what: "the event", bytes: own.len() as u64, limit: max_event_bytes });
     }
+    faithful::check(event, &own)?;
     let payload = join(salter.next(), key, &own);
     Ok(NewEvent { event_kind: E::KIND, version: E::VERSION, keyed: key.is_some(), payload })
 }
@@ -123,14 +158,31 @@ impl Known {
 /// The event in a frame whose checksums fit.
 pub(crate) fn decode<E: Event>(header: &Header, payload: &[u8]) -> Decoded<E> {
     if let Some(reason) = Known::of::<E>().lacks(header) {
-        return Decoded::Unknown(reason);
+        return Decoded::Unread(Unread::unknown(reason));
     }
     let Some((key, own)) = split(header, payload) else {
-        return Decoded::Unknown("its salt or idempotency key cannot be read".into());
+        let error = Error::codec("its salt or idempotency key cannot be read");
+        return Decoded::Unread(Unread::unreadable(&error));
     };
-    match E::decode(header.version, own) {
+    match application::decode(header.version, own) {
         Ok(event) => Decoded::Event { event, key },
-        Err(error) => Decoded::Unknown(error.to_string()),
+        Err(error) => Decoded::Unread(Unread::unreadable(&error.of_event(header.seq))),
+    }
+}
+
+/// The row of the event in a frame whose checksums fit.
+pub(crate) fn row<E: Event>(
+    header: &Header,
+    raw: &[u8; HEADER_LEN],
+    payload: &[u8],
+) -> std::result::Result<Row, Unread> {
+    match decode::<E>(header, payload) {
+        Decoded::Event { event, key } => {
+            let row = row_of(header.seq, &event, key, raw, payload);
+            application::discard(event);
+            row.map_err(|error| Unread::unreadable(&error.of_event(header.seq)))
+        }
+        Decoded::Unread(unread) => Err(unread),
     }
 }
 
@@ -141,13 +193,15 @@ pub(crate) fn row_of<E: Event>(
     key: Option<String>,
     raw: &[u8; HEADER_LEN],
     payload: &[u8],
-) -> Row {
+) -> Result<Row> {
     let mut frame: FrameKeep = [0; HEADER_LEN + SALT_LEN];
     frame[..HEADER_LEN].copy_from_slice(raw);
     // An event that was decoded has its salt.
     let salt = &payload[..SALT_LEN.min(payload.len())];
     frame[HEADER_LEN..HEADER_LEN + salt.len()].copy_from_slice(salt);
-    Row { seq, values: event.to_row(), key, frame }
+    let values = application::to_row(event)?;
+    faithful::fits(&E::TABLE, &values)?;
+    Ok(Row { seq, values, key, frame })
 }
 
 /// When the event of a row was appended, where the row still tells.
@@ -168,5 +222,5 @@ pub(crate) fn frame_again<E: Event>(
     let version = u16::from_le_bytes([header[4], header[5]]);
     let mut own_salt = [0; SALT_LEN];
     own_salt.copy_from_slice(salt);
-    Ok((header.to_vec(), join(own_salt, key, &event.encode(version)?)))
+    Ok((header.to_vec(), join(own_salt, key, &application::encode(event, version)?)))
 }

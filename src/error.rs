@@ -172,6 +172,15 @@ pub enum Error {
         /// What its panic said.
         reason: String,
     },
+    /// The event type's own code panicked; the store and the handle go on.
+    Application {
+        /// The function of [`Event`](crate::Event), or `clone`, `eq`.
+        function: &'static str,
+        /// The event, where it has a seq already.
+        seq: Option<u64>,
+        /// What the panic said.
+        reason: String,
+    },
 }
 
 /// `std::result::Result` with this crate's [`Error`].
@@ -214,6 +223,14 @@ impl Error {
             &mut self
         {
             *outcome = to;
+        }
+        self
+    }
+
+    /// The same error, told of event `seq` where it may be told of one.
+    pub(crate) fn of_event(mut self, of: u64) -> Self {
+        if let Self::Application { seq, .. } = &mut self {
+            *seq = Some(of);
         }
         self
     }
@@ -270,6 +287,7 @@ impl Error {
     pub fn seq(&self) -> Option<u64> {
         match self {
             Self::KeyConflict { seq, .. } | Self::PositionDiffers { seq, .. } => Some(*seq),
+            Self::Application { seq, .. } => *seq,
             Self::SourceZone { offset, .. } => Some(offset.seq),
             Self::Damaged { findings, .. } => findings.iter().find_map(|finding| finding.seq),
             _ => None,
@@ -356,6 +374,13 @@ impl fmt::Display for Error {
                 "the store was opened by process {opened_by}, and this is a child that was forked from it: only the \
                  parent can use what was opened before the fork"
             ),
+            Self::Application { function, seq, reason } => {
+                write!(f, "`{function}` of the event type panicked, which is a fault of the application")?;
+                if let Some(seq) = seq {
+                    write!(f, ", with event {seq}")?;
+                }
+                write!(f, ": {reason}")
+            }
             Self::Projection { path, reason, busy } => {
                 let state = if *busy { "is held by another process" } else { "cannot be used" };
                 write!(f, "the database {} {state}: {reason}", path.display())

@@ -143,6 +143,11 @@ pub struct Table {
 ///     }
 /// }
 /// ```
+///
+/// A function that panics ends only the call that needed it: an append is refused with
+/// [`Error::Application`], and an event of the log that can no longer be read is kept and reported
+/// ([`FindingKind::UnreadableEvent`](crate::FindingKind::UnreadableEvent)), while the store goes on without
+/// its row. (A program that is built to abort on panics ends all the same.)
 pub trait Event: Clone + Debug + PartialEq + Send + Sync + 'static {
     /// The number of this event type, kept in every frame. 1 is [`SyncEvent`](crate::SyncEvent), 0 is refused;
     /// an application picks its own. A store is of one event type: events of others stay in its log and have
@@ -157,8 +162,9 @@ pub trait Event: Clone + Debug + PartialEq + Send + Sync + 'static {
     const TABLE: Table;
 
     /// Fills in defaults, makes values canonical and refuses what must not be stored. Called once,
-    /// before the event is encoded; an error means that nothing was written. After it, encoding,
-    /// decoding, and going through a row must each give back an equal event.
+    /// before the event is encoded; an error means that nothing was written. After it, encoding and
+    /// decoding, and going through a row, must each give back an equal event, and the row must fit
+    /// [`Event::TABLE`]: an append tries both, and refuses an event that does not come back.
     fn prepare(&mut self, now: Timestamp) -> Result<(), Error>;
 
     /// The payload in the encoding of `version`. [`Event::VERSION`] is used for appends; older ones
@@ -170,7 +176,8 @@ pub trait Event: Clone + Debug + PartialEq + Send + Sync + 'static {
     /// accounted for: trailing bytes are an error, and no payload may cause a panic.
     fn decode(version: u16, payload: &[u8]) -> Result<Self, Error>;
 
-    /// The values of [`Table::columns`], in that order.
+    /// The values of [`Table::columns`], in that order and each of its column's type or, where that is allowed,
+    /// NULL.
     fn to_row(&self) -> Vec<Value>;
 
     /// The event from the values of [`Table::columns`]; the reverse of [`Event::to_row`].

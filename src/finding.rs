@@ -64,6 +64,9 @@ pub enum FindingKind {
     TablesOutdated,
     /// Tables of another version were made anew from the log: an upgrade.
     TablesUpgraded,
+    /// An event of a kind and version that this program knows and all the same cannot read: its own code
+    /// refuses it, or panics, or makes a row that does not fit the table. Kept, not projected.
+    UnreadableEvent,
 }
 
 impl FindingKind {
@@ -96,7 +99,13 @@ impl FindingKind {
             Self::AppliedDiffers => "applied_differs",
             Self::TablesOutdated => "tables_outdated",
             Self::TablesUpgraded => "tables_upgraded",
+            Self::UnreadableEvent => "unreadable_event",
         }
+    }
+
+    /// Whether it is about an event that has no row because this program cannot read it.
+    pub(crate) fn is_unread(self) -> bool {
+        matches!(self, Self::UnknownEvent | Self::UnreadableEvent)
     }
 
     /// What the finding means for the store as a whole.
@@ -127,7 +136,8 @@ impl FindingKind {
             | Self::AcceptedLoss
             | Self::Lag
             | Self::UnknownEvent
-            | Self::TablesUpgraded => Severity::Note,
+            | Self::TablesUpgraded
+            | Self::UnreadableEvent => Severity::Note,
         }
     }
 }

@@ -45,6 +45,7 @@ struct Readme;
 #[cfg(all(fuzzing, feature = "cli"))]
 extern crate self as synclog;
 mod anchor;
+mod application;
 #[cfg(all(fuzzing, feature = "cli"))]
 #[allow(unreachable_patterns)]
 mod cli;
@@ -53,6 +54,7 @@ mod disk;
 mod erasures;
 mod error;
 mod event;
+mod faithful;
 mod finding;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

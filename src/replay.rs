@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::codec::{self, Decoded};
+use crate::application;
+use crate::codec;
 use crate::erasures::Erasures;
 use crate::error::{Error, Result};
 use crate::event::{Event, Value};
@@ -122,6 +123,11 @@ pub(crate) struct Stretch {
 }
 
 impl Stretch {
+    /// The events that cannot be read.
+    fn unread(&self) -> impl Iterator<Item = Finding> {
+        self.findings.iter().filter(|finding| finding.kind.is_unread()).cloned()
+    }
+
     /// Hands on what was erased and deleted here.
     pub(crate) fn note_erasures(&self, erasures: &mut Erasures, view: &LogView) {
         for (seq, segment, offset) in &self.erased {
@@ -154,14 +160,11 @@ fn gather_steps<E: Event>(cursor: &mut Cursor, steps: usize) -> Result<Option<St
             Entry::Event { header, raw, payload } => {
                 stretch.events += 1;
                 stretch.step.applied = Some(Applied { seq: header.seq, sum: header.sum });
-                match codec::decode::<E>(&header, payload) {
-                    Decoded::Event { event, key } => {
-                        stretch.step.rows.push(codec::row_of(header.seq, &event, key, raw, payload));
-                    }
-                    Decoded::Unknown(reason) => {
-                        stretch.step.absent.push((header.seq, header.seq, "unknown"));
-                        let what = format!("kept in the log and not projected: {reason}");
-                        stretch.findings.push(Finding::new(FindingKind::UnknownEvent, what).seq(header.seq));
+                match codec::row::<E>(&header, raw, payload) {
+                    Ok(row) => stretch.step.rows.push(row),
+                    Err(unread) => {
+                        stretch.step.absent.push((header.seq, header.seq, unread.word()));
+                        stretch.findings.push(unread.finding(header.seq));
                     }
                 }
             }
@@ -311,7 +314,9 @@ pub(crate) fn finish(
 ) -> Result<(), Stop> {
     projection.commit(&stretch.step)?;
     report.add(changes);
-    let unhealed = verify_step(projection, &stretch.step.rows, report, findings)?;
+    let mut unhealed = verify_step(projection, &stretch.step.rows, report, findings)?;
+    let unreadable = |finding: &&Finding| finding.kind == FindingKind::UnreadableEvent;
+    unhealed.extend(stretch.findings.iter().filter(unreadable).filter_map(|finding| finding.seq));
     findings.extend(stretch.findings);
     if let Some(newest) = stretch.step.applied {
         applied(newest.seq, &unhealed);
@@ -407,11 +412,14 @@ pub(crate) fn heal_all<E: Event>(
     }
     let mut floor = view.first_seq() as i64;
     set_aside_between(projection, i64::MIN, floor - 1, report)?;
+    // Each of these is told once, however often the rows are compared.
+    findings.retain(|finding| !finding.kind.is_unread());
     read_ahead::<E>(cursor, |stretch| {
         if !go_on() {
             return Err(halted().into());
         }
         let stretch = sound(stretch, &view.log.store_dir)?;
+        findings.extend(stretch.unread());
         let ceiling = stretch.next_seq as i64 - 1;
         let differences =
             compare_stretch(projection.reader(), projection.schema(), &stretch, floor, ceiling)?;
@@ -490,7 +498,8 @@ fn heal_stretch(
 }
 
 /// Builds a new database from the log and puts it in the old one's place. `old` is what can still be
-/// read of the old one; rows there that no event explains are carried over as set aside.
+/// read of the old one; rows there that no event explains are carried over as set aside. Returns the events
+/// that cannot be read.
 pub(crate) fn rebuild<E: Event>(
     database: &Path,
     schema: &Schema,
@@ -499,17 +508,19 @@ pub(crate) fn rebuild<E: Event>(
     wait: Duration,
     go_on: &dyn Fn() -> bool,
     report: &mut ReplayReport,
-) -> Result<(), Stop> {
+) -> Result<Vec<Finding>, Stop> {
     let (cursor, missing) = view.cursor(view.first_seq(), false)?;
     if !missing.is_empty() {
         return Err(Error::Damaged { dir: view.log.store_dir.clone(), findings: missing }.into());
     }
+    let mut findings = Vec::new();
     let mut new = Rebuild::start(database, schema.clone(), view.store)?;
     read_ahead::<E>(cursor, |stretch| {
         if !go_on() {
             return Err(halted().into());
         }
         let stretch = sound(stretch, &view.log.store_dir)?;
+        findings.extend(stretch.unread());
         report.add(new.apply(&stretch.step)?);
         Ok(stretch.step.rows)
     })?;
@@ -520,7 +531,7 @@ pub(crate) fn rebuild<E: Event>(
     view.log.check()?;
     new.finish(wait)?;
     report.rebuilt = true;
-    Ok(())
+    Ok(findings)
 }
 
 /// Fills an empty, private database from the log, for a reader who cannot open the store's own. What
@@ -570,8 +581,11 @@ impl<E: Event> Donor for RowDonor<'_, E> {
             Value::Text(key) => Some(key),
             _ => return Ok(None),
         };
-        let frame =
-            E::from_row(&row.values).and_then(|event| codec::frame_again(&event, key.as_deref(), &kept));
+        let frame = application::from_row::<E>(&row.values).and_then(|event| {
+            let again = codec::frame_again(&event, key.as_deref(), &kept);
+            application::discard(event);
+            again
+        });
         Ok(frame.ok().map(|(header, payload)| DonorFrame { header, payload }))
     }
 }

@@ -11,7 +11,8 @@ use crate::error::Error;
 /// A point in time in whole microseconds, UTC.
 ///
 /// Shown as `YYYY-MM-DD HH:MM:SS.ffffff`, the form of the `created_at` column: always 26
-/// characters, so that text order is time order. The range is the years 0001 to 9999.
+/// characters, so that text order is time order. The range is the years 0001 to 9999. Through serde it is the
+/// number of microseconds since 1970, and a number out of range is refused.
 ///
 /// ```
 /// use synclog::Timestamp;
@@ -21,7 +22,7 @@ use crate::error::Error;
 /// # Ok::<(), synclog::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(into = "i64", try_from = "i64")]
 pub struct Timestamp(i64);
 
 impl Timestamp {
@@ -108,6 +109,23 @@ fn ask_clock() -> SystemTime {
     SystemTime::now()
 }
 
+impl From<Timestamp> for i64 {
+    /// Microseconds since 1970.
+    fn from(time: Timestamp) -> Self {
+        time.0
+    }
+}
+
+impl TryFrom<i64> for Timestamp {
+    type Error = Error;
+
+    /// From microseconds since 1970.
+    fn try_from(micros: i64) -> Result<Self, Error> {
+        let refuse = || Error::invalid("timestamp", "is outside the years 0001 to 9999");
+        Self::from_micros(micros).ok_or_else(refuse)
+    }
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Every time lies within what the calendar library takes; an error here would be a panic in `to_string`.
@@ -152,6 +170,19 @@ mod tests {
             assert_eq!(time.to_string().parse::<Timestamp>().unwrap(), time);
         }
         assert!(Timestamp::from_micros(i64::MAX).is_none());
+    }
+
+    #[test]
+    fn what_serde_reads_is_in_range() {
+        for time in [Timestamp::MIN, Timestamp(0), Timestamp::MAX] {
+            let text = serde_json::to_string(&time).unwrap();
+            assert_eq!(text, time.as_micros().to_string());
+            assert_eq!(serde_json::from_str::<Timestamp>(&text).unwrap(), time);
+        }
+        for micros in [i64::MIN, Timestamp::MIN.0 - 1, Timestamp::MAX.0 + 1, i64::MAX] {
+            let read = serde_json::from_str::<Timestamp>(&micros.to_string());
+            assert!(read.unwrap_err().to_string().contains("0001 to 9999"), "{micros}");
+        }
     }
 
     #[test]

@@ -31,11 +31,18 @@ pub(crate) fn run(global: &Global, args: &VerifyArgs, out: &mut Out) -> Result<E
         return Err(stop);
     }
     let summary = summary.map_err(unchecked)?;
+    if summary.unreadable > 0 {
+        exit = exit.or(Exit::Failure);
+    }
     match output {
         Output::Json | Output::Ndjson => out.json(&Fields::new().with("summary", to_value(&summary)))?,
         Output::Table => {
+            let unreadable = match summary.unreadable {
+                0 => String::new(),
+                count => format!(", {count} event(s) that this program cannot read"),
+            };
             out.line(&format!(
-                "{} events, {} rows compared: {} difference(s), {} damage(s) of the log, {} row(s) to come",
+                "{} events, {} rows compared: {} difference(s), {} damage(s) of the log, {} row(s) to come{unreadable}",
                 summary.events, summary.rows, summary.differences, summary.log_damaged, summary.lag
             ))?;
         }

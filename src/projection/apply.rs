@@ -12,6 +12,10 @@ use super::{Applied, Trouble, compare, write_applied};
 
 /// The reason why events have no rows that were lost and given up.
 pub(crate) const LOST: &str = "lost";
+/// The reasons why events have no rows that this program cannot read. Each is entered by itself, and goes when
+/// the event can be read again.
+pub(crate) const UNKNOWN: &str = "unknown";
+pub(crate) const UNREADABLE: &str = "unreadable";
 
 /// What [`apply_in`] is given: rows and whatever else one stretch of the log holds.
 #[derive(Debug, Default)]
@@ -53,6 +57,11 @@ pub(crate) fn apply_in(
     let mut insert =
         db.prepare_cached(&format!("INSERT OR IGNORE INTO {} ({columns}) VALUES ({marks})", schema.table))?;
     for row in &step.rows {
+        if row.seq <= before.seq {
+            // It was passed over once, perhaps by a program that could not read its event.
+            let sql = "DELETE FROM synclog_absent WHERE first = ?1 AND last = ?1 AND reason IN (?2, ?3)";
+            db.prepare_cached(sql)?.execute(params![row.seq as i64, UNKNOWN, UNREADABLE])?;
+        }
         row.bind(&mut insert)?;
         if insert.raw_execute()? == 1 {
             changes.restored += 1;
@@ -86,8 +95,14 @@ pub(crate) fn apply_in(
         absent.execute(params![*first as i64, *last as i64, "deleted"])?;
     }
     for (first, last, reason) in &step.absent {
-        if *reason == LOST {
-            changes.set_aside += set_aside_lost(db, schema, *first as i64, *last as i64)?;
+        let (from, to) = (*first as i64, *last as i64);
+        match *reason {
+            LOST => changes.set_aside += clear(db, schema, from, to, "its event was lost and given up")?,
+            // It was made by a program that could read the event.
+            UNKNOWN | UNREADABLE => {
+                changes.set_aside += clear(db, schema, from, to, "this program cannot read its event")?;
+            }
+            _ => {}
         }
         absent.execute(params![*first as i64, *last as i64, reason])?;
     }
@@ -97,21 +112,22 @@ pub(crate) fn apply_in(
     Ok(changes)
 }
 
-/// Rows of events that were given up prove nothing any more, and may be all that is left of them.
-fn set_aside_lost(db: &Connection, schema: &Schema, first: i64, last: i64) -> Result<u64, Trouble> {
+/// Sets aside what rows there are where there lawfully is none. Rows of events that were given up prove nothing
+/// any more, and may be all that is left of them.
+fn clear(db: &Connection, schema: &Schema, first: i64, last: i64, why: &str) -> Result<u64, Trouble> {
     let (mut moved, mut from) = (0, first);
     loop {
         let ids = compare::ids_between(db, schema, from, last, 512)?;
         let Some(newest) = ids.last().copied() else { break };
         for id in ids {
-            moved += set_aside(db, schema, id, "its event was lost and given up")?;
+            moved += set_aside(db, schema, id, why)?;
         }
         from = newest.saturating_add(1);
     }
     if compare::ids_between(db, schema, first, last, 1)?.is_empty() {
         return Ok(moved);
     }
-    Err(Trouble::Unusable("rows of lost events do not go away, because of a trigger perhaps".into()))
+    Err(Trouble::Unusable(format!("rows do not go away ({why}), because of a trigger perhaps")))
 }
 
 /// Moves a row that no event explains into the table of such rows, as JSON. How many rows that moves.

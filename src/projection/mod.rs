@@ -24,7 +24,7 @@ use crate::error::Error;
 use crate::event::Value;
 use crate::store_id::StoreId;
 
-pub(crate) use apply::{Changes, LOST, Step, apply_in};
+pub(crate) use apply::{Changes, LOST, Step, UNKNOWN, UNREADABLE, apply_in};
 use checkpoint::Checkpoints;
 use row::Row;
 use schema::{PROJECTION_VERSION, Schema};

@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::application::{self, Held};
 use crate::disk::FileIdentity;
 use crate::error::{Error, Result};
 use crate::event::Event;
@@ -17,6 +18,9 @@ use crate::store_id::StoreId;
 
 /// Keys that may be remembered while the rows lag behind; beyond that keyed appends are refused.
 const REMEMBERED: usize = 16 * 1024;
+
+/// A key, the event as it was given with it, and the event as it is stored.
+pub(super) type Keyed<E> = (String, Held<E>, Held<E>);
 
 /// What the keys of a batch say.
 pub(super) enum Consulted<E> {
@@ -31,7 +35,7 @@ pub(super) enum Consulted<E> {
 /// What answers for one key.
 enum Holder<E> {
     /// The event itself, which has just been appended.
-    Event(u64, E),
+    Event(u64, Held<E>),
     /// A row; its event in the log must say so as well.
     Row(u64),
 }
@@ -39,7 +43,7 @@ enum Holder<E> {
 /// The keys of a batch that are known, and what is known of them.
 pub(super) struct Claims<E> {
     /// Key, event as it was given, and what has the key.
-    known: Vec<(String, E, Holder<E>)>,
+    known: Vec<(String, Held<E>, Holder<E>)>,
     /// Events of the batch without a known key.
     unknown: usize,
     /// The first key of the batch.
@@ -59,14 +63,14 @@ impl<E: Event> Claims<E> {
 
     /// The seqs of the first time, once `read` has found the events of the rows in the log; an error where not
     /// all keys are known, or one belongs to another event.
-    pub(super) fn settle(&self, read: impl Fn(u64, &str) -> Result<E>) -> Result<Vec<u64>> {
+    pub(super) fn settle(&self, read: impl Fn(u64, &str) -> Result<Held<E>>) -> Result<Vec<u64>> {
         let mut seqs = Vec::new();
         for (key, given, holder) in &self.known {
             let (seq, repeats) = match holder {
-                Holder::Event(seq, event) => (*seq, given.repeats(event)),
-                Holder::Row(seq) => (*seq, given.repeats(&read(*seq, key)?)),
+                Holder::Event(seq, event) => (*seq, application::repeats(&**given, &**event)),
+                Holder::Row(seq) => (*seq, application::repeats(&**given, &*read(*seq, key)?)),
             };
-            if !repeats {
+            if !repeats.map_err(|error| error.of_event(seq))? {
                 return Err(Error::KeyConflict { key: key.clone(), seq });
             }
             seqs.push(seq);
@@ -90,7 +94,7 @@ pub(super) struct KeyIndex<E> {
     identity: Option<FileIdentity>,
     /// Every event after this seq that has a key is in `recent` or in a row.
     complete_from: u64,
-    recent: HashMap<String, (u64, E)>,
+    recent: HashMap<String, (u64, Held<E>)>,
     order: VecDeque<(u64, String)>,
 }
 
@@ -123,7 +127,7 @@ impl<E: Event> KeyIndex<E> {
     }
 
     /// Remembers the key of an event that has just become durable.
-    pub(super) fn remember(&mut self, key: String, seq: u64, event: E) {
+    pub(super) fn remember(&mut self, key: String, seq: u64, event: Held<E>) {
         if self.order.len() >= REMEMBERED {
             // Only rows can answer for these from now on.
             self.recent.clear();
@@ -138,7 +142,7 @@ impl<E: Event> KeyIndex<E> {
     /// What the keys of a batch say, given that the rows reflect `applied`.
     pub(super) fn consult(
         &mut self,
-        keyed: &[Option<(String, E, E)>],
+        keyed: &[Option<Keyed<E>>],
         applied: u64,
         durable: Position,
     ) -> Result<Consulted<E>> {

@@ -55,6 +55,8 @@ impl<E: Event> Store<E> {
         // What opening has just built or mended is not counted a second time.
         let before = opened.projector.report.clone();
         if !before.rebuilt {
+            // Told again with every other event.
+            opened.report.findings.retain(|finding| !finding.kind.is_unread());
             opened
                 .projector
                 .replay_all::<E>(position, rebuild, options.projection_wait)

@@ -38,6 +38,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::anchor::Anchor;
+use crate::application::{self, Held};
 use crate::codec::{Salter, check_key, encode};
 use crate::disk::{Disk, RealDisk};
 use crate::error::{Error, Outcome, Result};
@@ -305,15 +306,15 @@ impl<E: Event> Store<E> {
             if let Some(key) = &key {
                 check_key(key)?;
             }
-            let given = key.as_ref().map(|_| event.clone());
-            event.prepare(now)?;
+            let given = key.as_ref().map(|_| application::copy(&event)).transpose()?;
+            application::prepare(&mut event, now)?;
             encoded.push(encode(
                 &event,
                 key.as_deref(),
                 self.inner.options.max_event_bytes,
                 &self.inner.salter,
             )?);
-            keyed.push(key.zip(given).map(|(key, given)| (key, given, event)));
+            keyed.push(key.zip(given).map(|(key, given)| (key, Held::new(given), Held::new(event))));
         }
         let bytes = batch_len(&encoded);
         if bytes > MAX_BATCH {

@@ -368,6 +368,7 @@ impl Projector {
                 let changes = projection.apply(&Step { rows: rows.clone(), absent, ..Step::default() })?;
                 self.report.restored += changes.restored;
                 self.report.replaced += changes.replaced;
+                self.report.set_aside += changes.set_aside;
                 let still = replay::verify_step(projection, &rows, &mut self.report, &mut self.findings)?;
                 self.unhealed.extend(still);
             }
@@ -409,7 +410,10 @@ impl Projector {
             self.findings.push(Finding::new(FindingKind::DatabaseMissing, what).file(&self.database));
         }
         let go_on = || !self.halt.is_due();
-        replay::rebuild::<E>(&self.database, &self.schema, &view, old, wait, &go_on, &mut self.report)
+        let report = &mut self.report;
+        let unread = replay::rebuild::<E>(&self.database, &self.schema, &view, old, wait, &go_on, report)?;
+        self.findings.extend(unread);
+        Ok(())
     }
 
     fn move_aside(&self) -> Result<PathBuf, Stop> {
@@ -443,11 +447,14 @@ impl Projector {
             self.open = None;
             // What opening mended in the old database is gone with it.
             self.report = ReplayReport::default();
-            self.findings.retain(|finding| finding.kind != FindingKind::RowUnhealable);
+            self.findings
+                .retain(|finding| finding.kind != FindingKind::RowUnhealable && !finding.kind.is_unread());
             let view = self.view(durable)?;
             let old = projection::open_for_reading(&self.database, wait).ok();
             let report = &mut self.report;
-            replay::rebuild::<E>(&self.database, &self.schema, &view, old, wait, &|| true, report)?;
+            let unread =
+                replay::rebuild::<E>(&self.database, &self.schema, &view, old, wait, &|| true, report)?;
+            self.findings.extend(unread);
         } else {
             match self.heal_rows::<E>(durable) {
                 Err(Stop::View(trouble @ Trouble::Unusable(_))) => {

@@ -193,7 +193,7 @@ fn messages(disk: &SimDisk, dir: &Path) -> Vec<String> {
                 assert_eq!(header.seq, messages.len() as u64 + 1, "P4: gapless");
                 match crate::codec::decode::<SyncEvent>(&header, payload) {
                     crate::codec::Decoded::Event { event, .. } => messages.push(event.message),
-                    crate::codec::Decoded::Unknown(reason) => panic!("{reason}"),
+                    crate::codec::Decoded::Unread(unread) => panic!("{}", unread.reason),
                 }
             }
             Entry::Damage(finding) => panic!("{finding}"),

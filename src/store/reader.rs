@@ -12,7 +12,7 @@ use crate::disk::{self, RealDisk};
 use crate::erasures::Erasures;
 use crate::error::{Error, Outcome, Result};
 use crate::event::Event;
-use crate::finding::{Finding, FindingKind};
+use crate::finding::Finding;
 use crate::lock;
 use crate::log::cursor::{Cursor, Entry};
 use crate::log::deletion::Deletion;
@@ -63,7 +63,8 @@ enum Place {
 pub enum Item<E> {
     /// An event.
     Event(Stored<E>),
-    /// An event of a kind or version that this program does not know.
+    /// An event of a kind or version that this program does not know, or that the event type's own code cannot
+    /// read.
     Unknown(Finding),
     /// Events that were lost, and that somebody has given up with [`Store::accept_loss`](super::Store::accept_loss).
     Lost(Finding),
@@ -442,9 +443,7 @@ impl<E: Event> Iterator for Items<E> {
                             key,
                             appended_at: Timestamp::from_micros(header.appended_at).unwrap_or(Timestamp::MIN),
                         }),
-                        Decoded::Unknown(reason) => {
-                            Item::Unknown(Finding::new(FindingKind::UnknownEvent, reason).seq(header.seq))
-                        }
+                        Decoded::Unread(unread) => Item::Unknown(unread.finding(header.seq)),
                     }));
                 }
                 Entry::Deletion { payload } => {

@@ -29,6 +29,8 @@ pub struct VerifySummary {
     pub differences: u64,
     /// Events without rows yet, beside a live writer.
     pub lag: u64,
+    /// Events that the event type's own code cannot read.
+    pub unreadable: u64,
     /// The newest event.
     pub last_seq: u64,
     /// The newest event that the rows reflect.
@@ -50,22 +52,25 @@ impl Check<'_> {
         match finding.kind.severity() {
             Severity::LogDamaged => self.summary.log_damaged += 1,
             Severity::ProjectionDiffers => self.summary.differences += 1,
-            Severity::Note => {}
+            Severity::Note => {
+                self.summary.unreadable += u64::from(finding.kind == FindingKind::UnreadableEvent);
+            }
         }
         (self.tell)(finding);
     }
 }
 
 impl VerifySummary {
-    /// Whether the log is whole and every row equals its event.
+    /// Whether the log is whole, the event type can read every event that it knows, and every row equals its
+    /// event.
     pub fn is_sound(&self) -> bool {
-        self.log_damaged + self.differences == 0
+        self.log_damaged + self.differences + self.unreadable == 0
     }
 }
 
 impl<E: Event> Reader<E> {
-    /// Checks every frame of the log and, unless `log_only`, every column of every row. Tells each
-    /// finding as it comes up. Memory does not grow with the log.
+    /// Checks every frame of the log and, unless `log_only`, reads every event and compares every column of every
+    /// row. Tells each finding as it comes up. Memory does not grow with the log.
     pub fn verify(
         dir: impl AsRef<std::path::Path>,
         log_only: bool,

@@ -55,7 +55,7 @@ pub(super) fn replay(dir: &Path, rebuild: bool) -> ReplayReport {
 
 fn summary(rows: u64, differences: u64, applied_seq: u64) -> VerifySummary {
     let (events, last_seq) = (COUNT, COUNT);
-    VerifySummary { events, rows, log_damaged: 0, differences, lag: 0, last_seq, applied_seq }
+    VerifySummary { events, rows, log_damaged: 0, differences, lag: 0, unreadable: 0, last_seq, applied_seq }
 }
 
 #[test]

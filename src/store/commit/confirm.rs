@@ -3,6 +3,7 @@
 //! Each caller does that for itself, in its own thread, while the appends of others go on: an event that is durable
 //! and has a row stays what it is, so that nothing here depends on what is appended meanwhile.
 
+use crate::application::Held;
 use crate::codec::{self, Decoded};
 use crate::error::{Error, Result};
 use crate::event::Event;
@@ -31,7 +32,7 @@ impl Confirm {
             let found = near.find(&self.log, seq, claims.durable, &mut seen, codec::decode::<E>);
             lock(&self.places).learn(seen);
             match found? {
-                Some(Decoded::Event { event, key: Some(own) }) if own == key => Ok(event),
+                Some(Decoded::Event { event, key: Some(own) }) if own == key => Ok(Held::new(event)),
                 _ => {
                     let reason = format!(
                         "the row of event {seq} has the key and its event has not; run `synclog replay`"

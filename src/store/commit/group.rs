@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::error::{Error, Outcome, Result};
 use crate::event::Event;
 use crate::log::writer::{LogWriter, NewEvent, Position, batch_len};
-use crate::store::keys::{Claims, Consulted, KeyIndex};
+use crate::store::keys::{Claims, Consulted, KeyIndex, Keyed};
 use crate::store::project::Projector;
 
 use super::queue::Batch;
@@ -20,7 +20,7 @@ use super::sync::Arc;
 pub(in crate::store) struct Entry<E> {
     pub(in crate::store) events: Vec<NewEvent>,
     /// For each event its key and the event as it was given, where it has a key.
-    pub(in crate::store) keyed: Vec<Option<(String, E, E)>>,
+    pub(in crate::store) keyed: Vec<Option<Keyed<E>>>,
     pub(in crate::store) slot: Promise,
     /// Where rows have the keys: what the caller confirms from the log. `None` where no event has a key.
     pub(in crate::store) claimed: Option<Claimed<E>>,
