@@ -383,8 +383,17 @@ pub(crate) fn read_small(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Opens a file of somebody else's for reading.
+/// Opens a file of somebody else's for reading: a regular one, or a pipe, which waits for its other end.
+/// What a device gives may have no end.
 pub(crate) fn open_source(path: &Path) -> io::Result<fs::File> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        let sort = fs::metadata(path)?.file_type();
+        if sort.is_char_device() || sort.is_block_device() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a device"));
+        }
+    }
     fs::File::open(path)
 }
 

@@ -83,8 +83,8 @@ pub use store::{
 };
 pub use store_id::StoreId;
 pub use sync::{
-    Company, ExportLine, Filter, ImportOptions, ImportReport, Key, Level, LogEntry, Origin, PageCursor,
-    Rejection, Run, RunFilter, RunState, RunSummary, STUCK_AFTER, Status, SyncEvent, SyncLog, SyncReader,
-    TimeOffset,
+    Company, ExportLine, Extra, Filter, ImportOptions, ImportReport, ImportSource, Key, Level, LogEntry,
+    Origin, PageCursor, Rejection, Run, RunFilter, RunState, RunSummary, STUCK_AFTER, SourceTime, Status,
+    SyncEvent, SyncLog, SyncReader, TimeOffset,
 };
 pub use time::Timestamp;

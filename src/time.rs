@@ -73,6 +73,11 @@ impl Timestamp {
         Self(self.0.saturating_add(micros)).clamp(Self::MIN, Self::MAX)
     }
 
+    /// Whether a text is a time that names its zone.
+    pub(crate) fn names_zone(text: &str) -> bool {
+        text.trim().parse::<jiff::Timestamp>().is_ok()
+    }
+
     /// Reads a time with a zone (`2025-12-17T09:00:00Z`, `+05:30`), or one without: a date, or a
     /// date and a time with `T` or a blank between, read as UTC plus `zone_offset_seconds` east.
     pub fn parse_in_zone(text: &str, zone_offset_seconds: i32) -> Result<Self, Error> {

@@ -171,6 +171,119 @@ fn a_wrong_file_leaves_no_store_behind() {
     assert!(!bench.dir().exists());
 }
 
+/// A line of the older system.
+fn old(fields: &Value) -> String {
+    let mut line = json!({
+        "log_id": 7, "company_guid": "g", "company_alterid": "1", "company_name": "Acme", "log_level": "INFO",
+        "log_message": "text", "timestamp": "2025-12-17T09:00:00.5",
+    });
+    line.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    line.to_string()
+}
+
+fn write(bench: &Bench, name: &str, text: &str) -> String {
+    let path = bench.temp.path().join(name);
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn nothing_is_made_before_the_source_is_readable() {
+    let bench = Bench::new();
+    let path = write(&bench, "held.db", "");
+    let holder = rusqlite::Connection::open(&path).unwrap();
+    holder.execute_batch("CREATE TABLE sync_logs (id); BEGIN EXCLUSIVE").unwrap();
+    let done = bench.run(&["--wait", "0", "import", &path]).expect(1);
+    assert!(done.err.contains("--wait") && !done.err.contains("replay"), "{}", done.err);
+    drop(holder);
+    let strange = write(&bench, "strange.db", "");
+    rusqlite::Connection::open(&strange).unwrap().execute_batch("CREATE TABLE other (a)").unwrap();
+    assert!(bench.run(&["import", &strange]).expect(2).err.contains("no table sync_logs"));
+    assert!(bench.run(&["import", "/dev/zero"]).expect(1).err.contains("device"));
+    assert!(!bench.dir().exists());
+}
+
+/// Lines that come slowly through a pipe keep nobody out.
+#[cfg(unix)]
+#[test]
+fn no_lock_is_held_while_a_pipe_is_read() {
+    use std::io::Write;
+    let bench = Bench::new();
+    let pipe = bench.temp.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let child = bench
+        .command(&["import", pipe.to_str().unwrap()])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut end = std::fs::OpenOptions::new().write(true).open(&pipe).unwrap();
+    end.write_all((old(&json!({})) + "\n").as_bytes()).unwrap();
+    assert!(!bench.dir().exists(), "nothing is made yet");
+    let other = bench.run(&[&["--wait", "0"][..], &cli_support::append_args("meanwhile")].concat());
+    other.expect(0);
+    drop(end);
+    let done = cli_support::done(child.wait_with_output().unwrap()).expect(0);
+    assert_eq!(counts(&done.json()), (1, 0, 0));
+    assert_eq!(bench.messages(), ["meanwhile", "text"]);
+}
+
+#[test]
+fn times_that_have_not_come_yet_are_told_loudly() {
+    let bench = Bench::new();
+    let lines = [old(&json!({"timestamp": "2999-01-02 03:04:05"})), old(&json!({"log_id": 8}))].join("\n");
+    let file = write(&bench, "future.jsonl", &lines);
+    let done = bench.run(&["-q", "import", &file]).expect(0);
+    assert!(done.err.contains("WARNING") && done.err.contains("2999-01-02 03:04:05"), "{}", done.err);
+    assert!(done.err.contains("read in UTC"), "{}", done.err);
+    let report = done.json();
+    assert_eq!((&report["in_future"], &report["source_tz"]), (&json!(1), &json!("UTC")));
+    assert_eq!(report["newest_in_future"], "2999-01-02 03:04:05.000000");
+}
+
+#[test]
+fn local_times_in_a_change_of_the_clocks_are_counted() {
+    let bench = Bench::new();
+    let lines = [
+        old(&json!({"timestamp": "2025-03-30T02:30:00"})),
+        old(&json!({"timestamp": "2025-10-26T02:30:00"})),
+        old(&json!({"timestamp": "2025-10-26T02:30:00+02:00"})),
+    ];
+    let file = write(&bench, "clocks.jsonl", &lines.join("\n"));
+    let done = bench.run(&["import", &file, "--source-tz", "Europe/Berlin"]);
+    if done.code == Some(2) && done.err.contains("zone") {
+        return eprintln!("NOT EXERCISED: no zone database");
+    }
+    let report = done.expect(0).json();
+    assert_eq!((&report["skipped_times"], &report["doubled_times"]), (&json!(1), &json!(1)));
+}
+
+#[test]
+fn what_is_changed_on_the_way_in_is_told_once() {
+    let bench = Bench::new();
+    let lines = [
+        old(&json!({"host": "web1", "company_alterid": "", "log_level": "CRITICAL"})),
+        old(&json!({"host": "web2", "log_id": 8})),
+        format!("{}{}", old(&json!({"log_id": 10, "log_message": "a"})), old(&json!({"log_id": 9}))),
+    ];
+    let file = write(&bench, "extra.jsonl", &lines.join("\n"));
+    let done = bench.run(&["import", &file]).expect(0);
+    let report = done.json();
+    assert_eq!(counts(&report), (4, 0, 0));
+    let told = ["empty_alterids", "unknown_words", "look_alikes"].map(|name| report[name].as_u64().unwrap());
+    assert_eq!((told, &report["extra_fields"]), ([1, 1, 1], &json!(["host"])));
+    assert_eq!(done.err.matches("host").count(), 1, "{}", done.err);
+    for word in ["--extra drop", "alterid", "no level or status", "all but the id"] {
+        assert!(done.err.contains(word), "{word}: {}", done.err);
+    }
+    let details: Vec<_> =
+        bench.run(&["export"]).expect(0).lines().iter().map(|line| line["log_details"].clone()).collect();
+    assert_eq!(details[0], "log_level: CRITICAL\n[extra] host: web1");
+    // What was dropped or kept makes no other event of it.
+    let again = bench.run(&["import", &file, "--extra", "drop"]).expect(0);
+    assert_eq!(counts(&again.json()), (0, 4, 0));
+}
+
 /// A source that cannot be read is no fault of the store's own database.
 #[test]
 fn a_damaged_source_is_a_failure_and_no_difference() {

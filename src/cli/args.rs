@@ -91,7 +91,7 @@ pub(crate) struct Global {
     pub(crate) output: Option<Output>,
     /// How long a writer waits for another one, such as 500ms, 10s or 0
     #[arg(long, global = true, value_name = "TIME", default_value = "10s", value_parser = time::duration)]
-    wait: Duration,
+    pub(crate) wait: Duration,
     /// When to color tables
     #[arg(long, global = true, value_enum, value_name = "WHEN", default_value = "auto")]
     color: Color,

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
-use synclog::ImportOptions;
+use clap::{Args, ValueEnum};
+use synclog::{Extra, ImportOptions, ImportReport, ImportSource};
 
 use super::args::Global;
 use super::exit::{Exit, Stop};
@@ -21,43 +21,110 @@ pub(crate) struct ImportArgs {
     /// The zone of times without one: a name such as Asia/Kolkata, or an offset such as +05:30
     #[arg(long, value_name = "ZONE", default_value = "UTC", allow_hyphen_values = true)]
     source_tz: String,
+    /// What becomes of fields and columns that an event has no place for
+    #[arg(long, value_enum, value_name = "WHERE", default_value = "details")]
+    extra: ExtraArg,
     /// Do not make a store where there is none
     #[arg(long)]
     no_create: bool,
+}
+
+/// [`Extra`] as an argument.
+#[derive(Clone, Copy, ValueEnum)]
+enum ExtraArg {
+    /// They go into the details, a line each
+    Details,
+    /// They are left out
+    Drop,
 }
 
 /// Runs `import`.
 pub(crate) fn run(global: &Global, args: &ImportArgs, out: &mut Out) -> Result<Exit, Stop> {
     let zone = time::zone(&args.source_tz)
         .map_err(|reason| Stop::usage(format!("--source-tz {:?} {reason}", args.source_tz)))?;
-    // A wrong file name must not leave an empty store behind.
-    match std::fs::metadata(&args.file) {
-        Ok(found) if found.is_dir() => {
-            return Err(Stop::new(Exit::Failure, format!("{} is a directory", args.file.display())));
-        }
-        Ok(_) => {}
-        Err(error) => {
-            return Err(Stop::new(Exit::Failure, format!("cannot read {}: {error}", args.file.display())));
-        }
-    }
-    let log = append::open(global, !args.no_create && !args.dry_run)?;
     let options = ImportOptions::default()
         .dry_run(args.dry_run)
-        .source_zone(args.source_tz.clone(), move |text| time::read(text, &zone));
-    let report = log.import(&args.file, &options)?;
+        .source_wait(global.wait)
+        .extra(match args.extra {
+            ExtraArg::Details => Extra::Details,
+            ExtraArg::Drop => Extra::Drop,
+        })
+        .source_zone(args.source_tz.clone(), move |text| time::read_source(text, &zone));
+    // Nothing is made, and nobody kept waiting, before the source is read.
+    let source = ImportSource::read(&args.file, &options).map_err(unreadable)?;
+    let log = append::open(global, !args.no_create && !args.dry_run)?;
+    let report = log.import_source(source, &options)?;
     for rejection in &report.rejections {
         out::tell(&json_text(rejection));
     }
+    tell(global, args, &report);
     let fields = Fields::new()
         .with("imported", report.imported)
         .with("already_present", report.already_present)
         .with("rejected", report.rejected)
         .with("deleted", report.deleted)
         .with("id_conflicts", report.id_conflicts)
+        .with("look_alikes", report.look_alikes)
+        .with("empty_alterids", report.empty_alterids)
+        .with("unknown_words", report.unknown_words)
+        .with("extra_fields", report.extra_fields)
+        .with("in_future", report.in_future)
+        .maybe("newest_in_future", report.newest_in_future.map(|time| time.to_string()))
+        .with("skipped_times", report.skipped_times)
+        .with("doubled_times", report.doubled_times)
         .with("source_tz", report.source_tz)
         .with("dry_run", report.dry_run);
     out.object(global.output(), &fields)?;
     out.flush()?;
     log.close()?;
     Ok(if report.rejected > 0 { Exit::Rejected } else { Exit::Ok })
+}
+
+/// A source that cannot be read is a failure, and none of the store.
+fn unreadable(error: synclog::Error) -> Stop {
+    match error {
+        synclog::Error::Projection { busy: true, .. } => Stop::new(Exit::Failure, error.to_string())
+            .hint("another process holds the source; --wait sets how long to wait for it"),
+        other => other.into(),
+    }
+}
+
+/// What the user should know beside the numbers.
+fn tell(global: &Global, args: &ImportArgs, report: &ImportReport) {
+    if let Some(newest) = report.newest_in_future {
+        out::tell(&format!(
+            "WARNING: {} record(s) lie in the future, the newest at {newest} UTC; times without a zone were read \
+             in {}: is --source-tz the zone of this source?",
+            report.in_future, report.source_tz
+        ));
+    }
+    let clocks = report.skipped_times + report.doubled_times;
+    if clocks > 0 {
+        global.note(&format!(
+            "{clocks} local time(s) fall into a change of the clocks of {}: {} that never were are moved on by the \
+             gap, and of {} that were twice the earlier one is taken",
+            report.source_tz, report.skipped_times, report.doubled_times
+        ));
+    }
+    if !report.extra_fields.is_empty() {
+        let where_to = match args.extra {
+            ExtraArg::Details => "went into the details (--extra drop leaves them out)",
+            ExtraArg::Drop => "were left out (--extra details keeps them)",
+        };
+        global.note(&format!(
+            "fields without a place of their own {where_to}: {}",
+            report.extra_fields.join(", ")
+        ));
+    }
+    if report.empty_alterids > 0 {
+        global.note(&format!("{} record(s) without an alterid have - in its place", report.empty_alterids));
+    }
+    if report.unknown_words > 0 {
+        let note = "word(s) are no level or status, and stand in the details";
+        global.note(&format!("{} {note}", report.unknown_words));
+    }
+    if report.look_alikes > 0 {
+        let note = "imported record(s) equal another event in all but the id: the same event twice?";
+        global.note(&format!("{} {note}", report.look_alikes));
+    }
 }

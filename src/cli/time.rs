@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use jiff::civil::DateTime;
-use jiff::tz::{Offset, TimeZone};
-use synclog::{Error, Result, Timestamp};
+use jiff::tz::{AmbiguousOffset, Offset, TimeZone};
+use synclog::{Error, Result, SourceTime, Timestamp};
 
 /// Reads a duration: whole numbers with a unit, such as `10s`, `500ms`, `24h`, `90d` or `1h30m`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -76,21 +76,33 @@ fn fixed_offset(text: &str) -> Option<Offset> {
 /// Reads a date or time; one without a zone is read in `zone`. Where a clock change makes a local time
 /// ambiguous, the earlier one is meant; where it skips one, the time is moved on by the gap.
 pub(crate) fn read(text: &str, zone: &TimeZone) -> Result<Timestamp> {
+    read_source(text, zone).map(SourceTime::timestamp)
+}
+
+/// The same, and whether it had a zone, or is one that a clock change skips or repeats.
+pub(crate) fn read_source(text: &str, zone: &TimeZone) -> Result<SourceTime> {
     let text = text.trim();
     let refuse = |reason: &str| Error::invalid("timestamp", reason);
-    let time = if let Ok(time) = text.parse::<jiff::Timestamp>() {
-        time
-    } else {
-        // The parser of civil times would read past a zone and ignore it.
-        let civil: Option<DateTime> = text.parse().ok().filter(|_| !text.contains('['));
-        let civil = civil.ok_or_else(|| {
-            refuse("is not a date or time like 2025-12-17, 2025-12-17T09:00:00Z or 2025-12-17 09:00:00")
-        })?;
-        zone.to_ambiguous_timestamp(civil)
-            .compatible()
-            .map_err(|_| refuse("is outside the years 0001 to 9999"))?
+    let point = |time: jiff::Timestamp| {
+        let time = Timestamp::from_micros(time.as_microsecond());
+        time.ok_or_else(|| refuse("is outside the years 0001 to 9999"))
     };
-    Timestamp::from_micros(time.as_microsecond()).ok_or_else(|| refuse("is outside the years 0001 to 9999"))
+    if let Ok(time) = text.parse::<jiff::Timestamp>() {
+        return point(time).map(SourceTime::Zoned);
+    }
+    // The parser of civil times would read past a zone and ignore it.
+    let civil: Option<DateTime> = text.parse().ok().filter(|_| !text.contains('['));
+    let civil = civil.ok_or_else(|| {
+        refuse("is not a date or time like 2025-12-17, 2025-12-17T09:00:00Z or 2025-12-17 09:00:00")
+    })?;
+    let local = zone.to_ambiguous_timestamp(civil);
+    let offset = local.offset();
+    let time = point(local.compatible().map_err(|_| refuse("is outside the years 0001 to 9999"))?)?;
+    Ok(match offset {
+        AmbiguousOffset::Unambiguous { .. } => SourceTime::Local(time),
+        AmbiguousOffset::Gap { .. } => SourceTime::Skipped(time),
+        AmbiguousOffset::Fold { .. } => SourceTime::Twice(time),
+    })
 }
 
 /// Reads a point in time, or a duration that leads back from now.
@@ -171,5 +183,10 @@ mod tests {
         let read = |text| read(text, &berlin).unwrap().to_string();
         assert_eq!(read("2025-03-30 02:30:00"), "2025-03-30 01:30:00.000000");
         assert_eq!(read("2025-10-26 02:30:00"), "2025-10-26 00:30:00.000000");
+        let sort = |text| read_source(text, &berlin).unwrap();
+        assert!(matches!(sort("2025-03-30 02:30:00"), SourceTime::Skipped(_)));
+        assert!(matches!(sort("2025-10-26 02:30:00"), SourceTime::Twice(_)));
+        assert!(matches!(sort("2025-10-26 03:30:00"), SourceTime::Local(_)));
+        assert!(matches!(sort("2025-10-26 02:30:00+01:00"), SourceTime::Zoned(_)));
     }
 }

@@ -1,6 +1,7 @@
 //! Importing into a log: read, match, append what is new.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::projection::compare;
@@ -8,13 +9,15 @@ use crate::store::{Item, Ticket};
 use crate::time::Timestamp;
 
 use super::event::SyncEvent;
-use super::import::{self, ImportPlan, ImportReport, Matcher, Record, Rejection};
+use super::import::{
+    self, Extra, ImportPlan, ImportReport, Matcher, Reading, Record, Rejection, Source, SourceTime,
+};
 use super::log::SyncLog;
 
 /// Events that an import appends as one batch.
 const BATCH: usize = 256;
 
-type ReadTime = Box<dyn Fn(&str) -> Result<Timestamp> + Send + Sync>;
+type ReadTime = Box<dyn Fn(&str) -> Result<SourceTime> + Send + Sync>;
 
 /// How to import.
 ///
@@ -25,11 +28,21 @@ pub struct ImportOptions {
     dry_run: bool,
     zone_name: String,
     read_time: ReadTime,
+    wrong_time: Option<ReadTime>,
+    extra: Extra,
+    source_wait: Duration,
 }
 
 impl Default for ImportOptions {
     fn default() -> Self {
-        Self { dry_run: false, zone_name: "UTC".into(), read_time: Box::new(import::utc) }
+        Self {
+            dry_run: false,
+            zone_name: "UTC".into(),
+            read_time: Box::new(import::utc),
+            wrong_time: None,
+            extra: Extra::default(),
+            source_wait: Duration::from_secs(5),
+        }
     }
 }
 
@@ -42,16 +55,55 @@ impl ImportOptions {
     }
 
     /// The zone in which times without one are read: its name for the report, and the function
-    /// that reads a time. Default: UTC.
+    /// that reads a time, as a [`Timestamp`](crate::Timestamp) or a [`SourceTime`]. Default: UTC.
     #[must_use]
-    pub fn source_zone(
+    pub fn source_zone<T: Into<SourceTime>>(
         mut self,
         name: impl Into<String>,
-        read_time: impl Fn(&str) -> Result<Timestamp> + Send + Sync + 'static,
+        read_time: impl Fn(&str) -> Result<T> + Send + Sync + 'static,
     ) -> Self {
         self.zone_name = name.into();
-        self.read_time = Box::new(read_time);
+        self.read_time = Box::new(move |text| read_time(text).map(Into::into));
         self
+    }
+
+    /// What becomes of fields and columns that an event has no place for. Default: they go into the details.
+    #[must_use]
+    pub fn extra(mut self, extra: Extra) -> Self {
+        self.extra = extra;
+        self
+    }
+
+    /// How long to wait for whoever holds a database that is imported. Default: 5 s.
+    #[must_use]
+    pub fn source_wait(mut self, wait: Duration) -> Self {
+        self.source_wait = wait;
+        self
+    }
+
+    fn reading(&self) -> Reading<'_> {
+        Reading {
+            read_time: &*self.read_time,
+            wrong_time: self.wrong_time.as_deref().map(|read| read as _),
+            extra: self.extra,
+            wait: self.source_wait,
+        }
+    }
+}
+
+/// A file that was read and not yet imported. See [`SyncLog::import_source`].
+#[derive(Debug)]
+pub struct ImportSource {
+    path: PathBuf,
+    source: Source,
+}
+
+impl ImportSource {
+    /// Reads a file as [`SyncLog::import`] does, without a store. Lines may come through a pipe; devices
+    /// are refused. Memory grows with the file.
+    pub fn read(path: impl AsRef<Path>, options: &ImportOptions) -> Result<Self> {
+        let path = path.as_ref();
+        Ok(Self { path: path.into(), source: import::read_path(path, &options.reading())? })
     }
 }
 
@@ -66,33 +118,57 @@ impl SyncLog {
     /// Where records match events by id and content but lie whole quarter hours beside them, nothing
     /// is written and [`Error::SourceZone`] tells the offset.
     pub fn import(&self, path: impl AsRef<Path>, options: &ImportOptions) -> Result<ImportReport> {
-        let path = path.as_ref();
+        self.check_source(path.as_ref())?;
+        self.import_source(ImportSource::read(path, options)?, options)
+    }
+
+    fn check_source(&self, path: &Path) -> Result<()> {
         let identity = |path: &Path| crate::disk::identity(path).ok().flatten();
         if identity(path).is_some_and(|source| Some(source) == identity(&self.store().database())) {
             // Opening and closing it here would also drop SQLite's locks on it.
             let reason = "is this store's own database; there is nothing to import from it";
             return Err(Error::invalid("the source", reason));
         }
-        let source = import::read_path(path, &*options.read_time)?;
+        Ok(())
+    }
+
+    /// Takes in what was read before, with the same options. So nothing has to be made, and no lock be held,
+    /// while a source is read that is slow or turns out to be unreadable.
+    pub fn import_source(&self, from: ImportSource, options: &ImportOptions) -> Result<ImportReport> {
+        let ImportSource { path, source } = from;
+        self.check_source(&path)?;
         let mut report = ImportReport {
             source_tz: options.zone_name.clone(),
             dry_run: options.dry_run,
             rejections: source.rejections,
+            empty_alterids: source.empty_alterids,
+            unknown_words: source.unknown_words,
+            extra_fields: source.extra_fields,
+            skipped_times: source.skipped_times,
+            doubled_times: source.doubled_times,
             ..ImportReport::default()
         };
+        let now = Timestamp::now();
+        for time in source.records.iter().filter_map(|record| record.event.created_at) {
+            if time > now {
+                report.in_future += 1;
+                report.newest_in_future = report.newest_in_future.max(Some(time));
+            }
+        }
         let plan = self.plan(source.records)?;
         if let Some(offset) = plan.time_offset {
-            return Err(Error::SourceZone { path: path.into(), offset });
+            return Err(Error::SourceZone { path, offset });
         }
         report.already_present = plan.already_present;
         report.deleted = plan.deleted;
         report.id_conflicts = plan.id_conflicts;
+        report.look_alikes = plan.look_alikes;
         if options.dry_run {
             report.imported = plan.import.len() as u64;
         } else {
             self.append_records(plan.import, &mut report)?;
         }
-        report.rejections.sort_by_key(|rejection| rejection.line);
+        report.rejections.sort_by_key(|rejection| (rejection.line, rejection.object));
         report.rejected = report.rejections.len() as u64;
         Ok(report)
     }
@@ -136,7 +212,9 @@ impl SyncLog {
     }
 
     fn append_batch(&self, batch: Vec<Record>, report: &mut ImportReport) -> Result<()> {
-        let Some(line) = batch.first().map(|record| record.line) else { return Ok(()) };
+        let Some((line, object)) = batch.first().map(|record| (record.line, record.object)) else {
+            return Ok(());
+        };
         let count = batch.len() as u64;
         let before = self.store().last_seq();
         let events: Vec<(SyncEvent, Option<String>)> =
@@ -155,7 +233,7 @@ impl SyncLog {
                 batch.into_iter().try_for_each(|record| self.append_batch(vec![record], report))
             }
             Err(error @ (Error::KeyConflict { .. } | Error::TooLarge { .. } | Error::Invalid { .. })) => {
-                report.rejections.push(Rejection { line, reason: error.to_string() });
+                report.rejections.push(Rejection { line, object, reason: error.to_string() });
                 Ok(())
             }
             Err(error) => Err(error),

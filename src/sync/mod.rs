@@ -16,11 +16,11 @@ mod runs;
 
 pub use event::{Company, Level, Origin, Status, SyncEvent};
 pub use filter::{Filter, Key, PageCursor};
-pub use import::{ExportLine, ImportReport, Rejection, TimeOffset};
+pub use import::{ExportLine, Extra, ImportReport, Rejection, SourceTime, TimeOffset};
 #[cfg(any(test, fuzzing))]
 pub(crate) use import::{
-    ImportPlan, Matcher, Record, read_lines as read_import_lines, read_path as import_source, utc,
+    ImportPlan, Matcher, Reading, Record, read_lines as read_import_lines, read_path as import_source, utc,
 };
-pub use import_log::ImportOptions;
+pub use import_log::{ImportOptions, ImportSource};
 pub use log::{LogEntry, Run, SyncLog, SyncReader};
 pub use runs::{RunFilter, RunState, RunSummary, STUCK_AFTER};

@@ -1,35 +1,38 @@
 //! Records and events of one content and one second: who claims whom.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use crate::time::Timestamp;
 
 use super::super::event::SyncEvent;
 use super::Record;
+use super::same_id::NEAR;
+
+pub(super) const SECOND: i64 = 1_000_000;
 
 /// Records and events of one content and one second.
 #[derive(Debug, Default)]
 pub(super) struct Bucket {
     /// The records, as indexes into the source.
     pub(super) records: Vec<usize>,
-    /// Their ids and times.
-    ids: HashSet<i64>,
-    micros: HashSet<i64>,
-    /// The events, in the order of their seqs, and how many were kept of each sort.
-    events: Vec<Candidate>,
+    /// The first record of each time.
+    micros: HashMap<i64, usize>,
+    /// The events, in the order of their seqs, as indexes into those kept; and how many of each sort.
+    events: Vec<usize>,
     kept: HashMap<(Option<i64>, bool, Option<i64>), usize>,
 }
 
 /// An event that a record may match.
 #[derive(Debug)]
-struct Candidate {
-    micros: i64,
-    legacy_id: Option<i64>,
-    claimed: bool,
+pub(super) struct Candidate {
+    pub(super) seq: u64,
+    pub(super) micros: i64,
+    pub(super) legacy_id: Option<i64>,
+    pub(super) claimed: bool,
 }
 
 /// What becomes of a record.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Fate {
     /// Is not there.
     Import,
@@ -37,7 +40,7 @@ pub(super) enum Fate {
     Known,
     /// Claimed an event.
     Present,
-    /// Like an earlier record, and present or deleted with it.
+    /// Is an earlier record once more, and present or deleted with it.
     Repeats(usize),
 }
 
@@ -45,56 +48,52 @@ impl Bucket {
     /// Adds a record of this content and second.
     pub(super) fn add(&mut self, index: usize, event: &SyncEvent) {
         self.records.push(index);
-        self.micros.insert(micros(event));
-        self.ids.extend(event.legacy_id);
+        self.micros.entry(micros(event)).or_insert(index);
     }
 
-    /// Keeps an event of this content and second, unless there are enough like it: never more are
-    /// claimed than the bucket has records.
-    pub(super) fn keep(&mut self, event: &SyncEvent) {
+    /// Whether an event of this content and second may be claimed: there are not enough like it yet. `id` is
+    /// its legacy id if the source has that.
+    pub(super) fn wants(&self, event: &SyncEvent, id: Option<i64>) -> bool {
+        // No more are claimed here than the bucket has records, and by id no more than a few others.
+        self.kept.get(&self.sort(event, id)).is_none_or(|kept| *kept < self.records.len() + NEAR)
+    }
+
+    /// Keeps an event that is wanted.
+    pub(super) fn keep(&mut self, event: &SyncEvent, id: Option<i64>, at: usize) {
+        *self.kept.entry(self.sort(event, id)).or_default() += 1;
+        self.events.push(at);
+    }
+
+    /// Fractions that no record has are all alike: only records of whole seconds match them.
+    fn sort(&self, event: &SyncEvent, id: Option<i64>) -> (Option<i64>, bool, Option<i64>) {
         let micros = micros(event);
-        let id = event.legacy_id.filter(|id| self.ids.contains(id));
-        // Fractions that no record has are all alike: only records of whole seconds match them.
-        let alike = (self.micros.contains(&micros) || is_whole(micros)).then_some(micros);
-        let kept = self.kept.entry((id, event.legacy_id.is_some(), alike)).or_default();
-        if *kept < self.records.len() {
-            *kept += 1;
-            self.events.push(Candidate { micros, legacy_id: event.legacy_id, claimed: false });
-        }
+        let alike = (self.micros.contains_key(&micros) || is_whole(micros)).then_some(micros);
+        (id, event.legacy_id.is_some(), alike)
     }
 
-    /// Applies rules 1 to 3.
-    pub(super) fn settle(&mut self, records: &[Record], fates: &mut [Fate]) {
-        let time = |index: usize| micros(&records[index].event);
-        let mut with_id = Times::default();
-        for (at, event) in self.events.iter().enumerate() {
-            if let Some(id) = event.legacy_id {
-                with_id.insert(id, event.micros, at);
-            }
+    /// Applies rules 2 and 3 to what rule 1 has left.
+    pub(super) fn settle(&self, records: &[Record], events: &mut [Candidate], fates: &mut [Fate]) {
+        let left = self.records.iter().copied().filter(|index| fates[*index] == Fate::Import);
+        let (with_id, without): (Vec<_>, Vec<_>) =
+            left.partition(|index| records[*index].event.legacy_id.is_some());
+        self.claim(with_id, false, records, events, fates);
+        self.claim(without, true, records, events, fates);
+    }
+
+    /// How many of the records that are imported equal an event, or an earlier one of them, in all but the
+    /// id.
+    pub(super) fn look_alikes(&self, records: &[Record], events: &[Candidate], fates: &[Fate]) -> u64 {
+        let mut seen = Seen::default();
+        for at in &self.events {
+            seen.insert(events[*at].micros, events[*at].legacy_id);
         }
-        let (mut pending, mut without_id) = (Vec::new(), Vec::new());
-        let mut earlier = Times::default();
-        for index in self.records.iter().copied() {
-            let Some(id) = records[index].event.legacy_id else {
-                without_id.push(index);
-                continue;
-            };
-            let known = with_id.find(id, time(index));
-            let repeats = earlier.find(id, time(index));
-            if let Some(at) = known {
-                self.events[at].claimed = true;
-                fates[index] = Fate::Known;
-            } else if let Some(first) = repeats {
-                fates[index] = Fate::Repeats(first);
-            } else {
-                pending.push(index);
-            }
-            if repeats.is_none() {
-                earlier.insert(id, time(index), index);
-            }
+        let mut count = 0;
+        for index in self.records.iter().filter(|index| fates[**index] == Fate::Import) {
+            let event = &records[*index].event;
+            count += u64::from(seen.has_other(micros(event), event.legacy_id));
+            seen.insert(micros(event), event.legacy_id);
         }
-        self.claim(pending, false, time, fates);
-        self.claim(without_id, true, time, fates);
+        count
     }
 
     /// Gives each record an event that nobody claimed yet, one without a legacy id first, and, if
@@ -105,20 +104,28 @@ impl Bucket {
     /// seconds take what is left, fractions first. No other choice leaves fewer records over, and
     /// a second import of the same source finds a claim for each of them again. To exhaust the
     /// events without an id before any other would do neither.
-    fn claim(&mut self, records: Vec<usize>, any: bool, time: impl Fn(usize) -> i64, fates: &mut [Fate]) {
-        if records.is_empty() {
+    fn claim(
+        &self,
+        claimants: Vec<usize>,
+        any: bool,
+        records: &[Record],
+        events: &mut [Candidate],
+        fates: &mut [Fate],
+    ) {
+        if claimants.is_empty() {
             return;
         }
+        let time = |index: usize| micros(&records[index].event);
         let free = |with_id: bool| {
-            let events = self.events.iter().enumerate();
-            events.filter(move |(_, event)| !event.claimed && event.legacy_id.is_some() == with_id)
+            let is_free = |event: &Candidate| !event.claimed && event.legacy_id.is_some() == with_id;
+            self.events.iter().copied().filter(|at| is_free(&events[*at])).collect::<Vec<_>>()
         };
         // By rank: the place in the order in which events are preferred.
-        let ranked: Vec<usize> = free(false).chain(free(true).filter(|_| any)).map(|(at, _)| at).collect();
+        let ranked = [free(false), if any { free(true) } else { Vec::new() }].concat();
         let mut fractions: HashMap<i64, VecDeque<usize>> = HashMap::new();
         let mut wholes = VecDeque::new();
         for (rank, at) in ranked.iter().enumerate() {
-            let micros = self.events[*at].micros;
+            let micros = events[*at].micros;
             if is_whole(micros) {
                 wholes.push_back(rank);
             } else {
@@ -127,13 +134,13 @@ impl Bucket {
         }
         let mut take = |index: usize, rank: Option<usize>| {
             if let Some(rank) = rank {
-                self.events[ranked[rank]].claimed = true;
+                events[ranked[rank]].claimed = true;
                 fates[index] = Fate::Present;
             }
             rank.is_some()
         };
         let (whole_records, mut left): (Vec<_>, Vec<_>) =
-            records.into_iter().partition(|index| is_whole(time(*index)));
+            claimants.into_iter().partition(|index| is_whole(time(*index)));
         left.retain(|index| !take(*index, fractions.get_mut(&time(*index)).and_then(VecDeque::pop_front)));
         left.retain(|index| !take(*index, wholes.pop_front()));
         let mut rest: Vec<usize> = fractions.into_values().flatten().collect();
@@ -144,24 +151,43 @@ impl Bucket {
     }
 }
 
-/// Things of one second, by id and time.
+/// The ids of what was seen in one second: the first one at each time and whether there are others.
 #[derive(Default)]
-struct Times {
-    exact: HashMap<(i64, i64), usize>,
-    any: HashMap<i64, usize>,
+struct Seen {
+    at: HashMap<i64, Ids>,
+    all: Ids,
 }
 
-impl Times {
-    fn insert(&mut self, id: i64, micros: i64, thing: usize) {
-        self.exact.entry((id, micros)).or_insert(thing);
-        self.any.entry(id).or_insert(thing);
+/// Ids, of which no more than two need to be known.
+#[derive(Default)]
+struct Ids(Vec<Option<i64>>);
+
+impl Ids {
+    fn insert(&mut self, id: Option<i64>) {
+        if self.0.len() < 2 && !self.0.contains(&id) {
+            self.0.push(id);
+        }
     }
 
-    /// The first thing of this id and the very time, or else of a time that counts as equal.
-    fn find(&self, id: i64, micros: i64) -> Option<usize> {
-        let whole = micros - micros.rem_euclid(1_000_000);
-        let loose = if is_whole(micros) { self.any.get(&id) } else { self.exact.get(&(id, whole)) };
-        self.exact.get(&(id, micros)).or(loose).copied()
+    fn has_other(&self, id: Option<i64>) -> bool {
+        self.0.iter().any(|known| *known != id)
+    }
+}
+
+impl Seen {
+    fn insert(&mut self, micros: i64, id: Option<i64>) {
+        self.at.entry(micros).or_default().insert(id);
+        self.all.insert(id);
+    }
+
+    /// Whether something of an equal time has another id.
+    fn has_other(&self, micros: i64, id: Option<i64>) -> bool {
+        let at = |micros| self.at.get(&micros).is_some_and(|ids| ids.has_other(id));
+        if is_whole(micros) {
+            self.all.has_other(id)
+        } else {
+            at(micros) || at(micros - micros.rem_euclid(SECOND))
+        }
     }
 }
 
@@ -171,9 +197,9 @@ pub(super) fn micros(event: &SyncEvent) -> i64 {
 }
 
 pub(super) fn second(event: &SyncEvent) -> i64 {
-    micros(event).div_euclid(1_000_000)
+    micros(event).div_euclid(SECOND)
 }
 
 pub(super) fn is_whole(micros: i64) -> bool {
-    micros.rem_euclid(1_000_000) == 0
+    micros.rem_euclid(SECOND) == 0
 }

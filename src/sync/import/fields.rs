@@ -1,27 +1,13 @@
-//! What JSON lines and database rows share: names, cells, and the way from cells to a record.
-
-use std::fmt;
-
-use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+//! What JSON lines and database rows share: names, and the way from cells to a record.
 
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::store_id::StoreId;
 use crate::time::Timestamp;
 
-use super::super::event::{Company, Origin, SyncEvent};
-use super::{ReadTime, Record};
-
-/// One value of a source, before it is known which type is wanted.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Cell {
-    Null,
-    Integer(i64),
-    Real(f64),
-    Text(String),
-    /// Something that no column takes, in words.
-    Other(&'static str),
-}
+use super::super::event::{Company, Level, Origin, SyncEvent};
+use super::cells::Cell;
+use super::{Extra, Reading, Record, SourceTime, utc};
 
 /// Every field that a source may have, under all of its names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,15 +25,25 @@ pub(super) enum Field {
     ErrorMessage,
     Duration,
     Time,
+    Run,
+    Key,
     // From here on only in our own export.
     Seq,
     Store,
-    Run,
     LegacyId,
     OriginStore,
     OriginSeq,
-    Key,
     AppendedAt,
+}
+
+/// What starts a line of the details that an event has no field for.
+const EXTRA: &str = "[extra] ";
+
+/// The details of an event as the source has them in their own field.
+pub(super) fn details_of(event: &SyncEvent) -> Option<&str> {
+    let details = event.details.as_deref().filter(|details| !details.starts_with(EXTRA))?;
+    let added = details.match_indices(EXTRA).map(|(at, _)| at).find(|at| details[..*at].ends_with('\n'));
+    Some(added.map_or(details, |at| &details[..at - 1]))
 }
 
 const NAMES: [(&str, Field); 23] = [
@@ -79,9 +75,14 @@ const NAMES: [(&str, Field); 23] = [
 /// The number of variants of [`Field`].
 const FIELDS: usize = Field::AppendedAt as usize + 1;
 
+/// The place of a name in [`NAMES`]. SQLite takes names in any letters, and so do we.
+fn place_of(name: &str) -> Option<usize> {
+    NAMES.iter().position(|(known, _)| known.eq_ignore_ascii_case(name))
+}
+
 /// The field of this name.
 pub(super) fn field(name: &str) -> Option<Field> {
-    NAMES.iter().find(|(known, _)| *known == name).map(|(_, field)| *field)
+    place_of(name).map(|place| NAMES[place].1)
 }
 
 /// The name that a field has in messages: the one it was given under, or else its first one.
@@ -89,43 +90,88 @@ fn default_name(field: Field) -> &'static str {
     NAMES.iter().find(|(_, known)| *known == field).map_or("", |(name, _)| *name)
 }
 
-/// The cells of one line or row, by field. Names and repeats that do not belong are noted, and the
-/// rest of the input is still looked at.
+/// The cells of one line or row, by field. Repeats that do not belong are noted, and the rest of the
+/// input is still looked at.
 #[derive(Debug, Default)]
 pub(super) struct Cells {
-    cells: [Option<(&'static str, Cell)>; FIELDS],
+    /// Each with the place of its name in [`NAMES`].
+    by_field: [Option<(usize, Cell)>; FIELDS],
+    /// What has no field, as text, and its name.
+    extra: Vec<(String, String)>,
+    /// Of two names for one field, a table's are meant in the other order.
+    table: bool,
     problem: Option<String>,
 }
 
+/// What is to be told of a record.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    pub(super) empty_alterid: bool,
+    pub(super) unknown_words: u64,
+    pub(super) extra: Vec<String>,
+    pub(super) time: Option<SourceTime>,
+}
+
 impl Cells {
-    /// Puts a value under a name of the source.
-    pub(super) fn put(&mut self, name: &str, cell: Cell) {
-        let Some((name, field)) = NAMES.iter().find(|(known, _)| *known == name) else {
-            self.note(format!("{} is not a known field, and it would be lost", shown(name)));
-            return;
-        };
-        match &self.cells[*field as usize] {
-            None => self.cells[*field as usize] = Some((name, cell)),
-            Some((before, _)) if before == name => self.note(format!("{name} is given twice")),
-            Some((before, _)) => self.note(format!("{before} and {name} are both given")),
-        }
+    /// The cells of a row in a table.
+    pub(super) fn of_row() -> Self {
+        Self { table: true, ..Self::default() }
     }
 
-    /// Keeps the first problem.
-    pub(super) fn note(&mut self, problem: String) {
-        self.problem.get_or_insert(problem);
+    /// Puts a value under a name of the source.
+    pub(super) fn put(&mut self, name: &str, cell: Cell) {
+        let Some(place) = place_of(name) else {
+            self.put_extra(name, cell.into_text());
+            return;
+        };
+        let slot = &mut self.by_field[NAMES[place].1 as usize];
+        let Some((before, there)) = slot.take() else {
+            *slot = Some((place, cell));
+            return;
+        };
+        if before == place {
+            let name = NAMES[place].0;
+            self.problem.get_or_insert_with(|| format!("{name} is given twice"));
+            return;
+        }
+        // Two names of one field: the one that is meant, and one more.
+        let first = match (&there, &cell) {
+            (_, Cell::Null) => true,
+            (Cell::Null, _) => false,
+            _ => (before < place) != self.table,
+        };
+        let ((kept, cell), (other, more)) =
+            if first { ((before, there), (place, cell)) } else { ((place, cell), (before, there)) };
+        let more = (more != cell).then(|| more.into_text()).flatten();
+        *slot = Some((kept, cell));
+        self.put_extra(NAMES[other].0, more);
+    }
+
+    /// Puts what has no field. Nothing is lost where there is no value.
+    pub(super) fn put_extra(&mut self, name: &str, text: Option<String>) {
+        // A name that could be taken for more than a name stands in quotes.
+        let plain = !name.chars().any(|letter| letter.is_control() || letter == ':');
+        let name = if plain { name.to_owned() } else { format!("{name:?}") };
+        self.extra.extend(text.map(|text| (name, text)));
+    }
+
+    /// Whether this can be more than a piece of something else.
+    pub(super) fn look_like_an_event(&self) -> bool {
+        self.has(Field::CompanyGuid) || self.has(Field::Message)
     }
 
     fn has(&self, field: Field) -> bool {
-        self.cells[field as usize].is_some()
+        self.by_field[field as usize].is_some()
     }
 
     fn name(&self, field: Field) -> &'static str {
-        self.cells[field as usize].as_ref().map_or_else(|| default_name(field), |(name, _)| name)
+        self.by_field[field as usize]
+            .as_ref()
+            .map_or_else(|| default_name(field), |(place, _)| NAMES[*place].0)
     }
 
     fn take(&mut self, field: Field) -> Cell {
-        self.cells[field as usize].take().map_or(Cell::Null, |(_, cell)| cell)
+        self.by_field[field as usize].take().map_or(Cell::Null, |(_, cell)| cell)
     }
 
     fn text(&mut self, field: Field) -> Result<Option<String>, String> {
@@ -175,14 +221,28 @@ impl Cells {
         }
     }
 
-    fn word<T: std::str::FromStr>(&mut self, field: Field) -> Result<Option<T>, String> {
-        let name = self.name(field);
-        match self.text(field)? {
-            None => Ok(None),
-            Some(word) => {
-                word.parse().map(Some).map_err(|_| format!("{name} is the unknown word {}", shown(&word)))
-            }
+    /// A text, or a number that serves as one.
+    fn name_or_number(&mut self, field: Field) -> Result<Option<String>, String> {
+        if let Some((_, Cell::Integer(number))) = self.by_field[field as usize] {
+            self.take(field);
+            return Ok(Some(number.to_string()));
         }
+        Ok(self.text(field)?.filter(|text| !text.trim().is_empty()))
+    }
+
+    /// A level or status. One that is none is put into `unknown`.
+    fn word<T: std::str::FromStr>(
+        &mut self,
+        field: Field,
+        unknown: &mut Vec<String>,
+    ) -> Result<Option<T>, String> {
+        let name = self.name(field);
+        let Some(word) = self.text(field)?.filter(|word| !word.trim().is_empty()) else { return Ok(None) };
+        let known = word.trim().parse().ok();
+        if known.is_none() {
+            unknown.push(format!("{name}: {word}"));
+        }
+        Ok(known)
     }
 
     fn store(&mut self, field: Field) -> Result<Option<StoreId>, String> {
@@ -192,24 +252,44 @@ impl Cells {
             .transpose()
     }
 
-    fn time(&mut self, field: Field, read: ReadTime<'_>) -> Result<Timestamp, String> {
+    fn time(
+        &mut self,
+        field: Field,
+        reading: &Reading<'_>,
+    ) -> Result<(SourceTime, Option<Timestamp>), String> {
         let name = self.name(field);
         let text = self.required(field)?;
-        read(&text).map_err(|error| match error {
+        let time = (reading.read_time)(&text).map_err(|error| match error {
             Error::Invalid { reason, .. } => format!("{name} {reason}"),
             other => format!("{name}: {other}"),
-        })
+        })?;
+        let wrong = reading.wrong_time.filter(|_| !matches!(time, SourceTime::Zoned(_)));
+        Ok((time, wrong.and_then(|read| read(&text).ok()).map(SourceTime::timestamp)))
     }
 
-    /// The record, or what is wrong. A line with `seq` or `store` is one of our own export.
-    pub(super) fn into_record(mut self, line: u64, read_time: ReadTime<'_>) -> Result<Record, String> {
+    /// Whether this is a line of our own export. One field of it alone may be anybody's.
+    fn is_own(&self) -> bool {
+        let has = |field: Field| matches!(self.by_field[field as usize], Some((_, ref cell)) if *cell != Cell::Null);
+        let (seq, store) = (has(Field::Seq), has(Field::Store));
+        (seq && store) || ((seq || store) && has(Field::AppendedAt))
+    }
+
+    /// The record, or what is wrong.
+    pub(super) fn into_record(
+        mut self,
+        line: u64,
+        object: u64,
+        reading: &Reading<'_>,
+    ) -> Result<(Record, Seen), String> {
         if let Some(problem) = self.problem.take() {
             return Err(problem);
         }
-        let own = self.has(Field::Seq) || self.has(Field::Store);
-        let (mut key, mut run, mut origin) = (None, None, None);
+        let mut seen = Seen::default();
+        let mut words = Vec::new();
+        let own = self.is_own();
+        let mut origin = None;
         let legacy_id;
-        let time_zone: ReadTime<'_>;
+        let exact = Reading { wrong_time: None, read_time: &utc, ..*reading };
         if own {
             if self.has(Field::LegacyRowId) {
                 return Err(format!("{} does not belong into an export line", self.name(Field::LegacyRowId)));
@@ -221,53 +301,73 @@ impl Cells {
                 (Some(store), Some(seq)) => Origin { store, seq },
                 _ => return Err("only one of origin_store and origin_seq is given".into()),
             });
-            key = self.text(Field::Key)?;
-            run = self.text(Field::Run)?;
             legacy_id = self.integer(Field::LegacyId)?;
             if self.has(Field::AppendedAt) {
-                self.time(Field::AppendedAt, &super::utc)?;
+                self.time(Field::AppendedAt, &exact)?;
             }
-            time_zone = &super::utc;
         } else {
-            if let Some((name, _)) = self.cells[Field::Run as usize..].iter().flatten().next() {
-                return Err(format!("{name} belongs to an export line, and seq and store are missing"));
+            for (place, cell) in self.by_field[Field::Seq as usize..].iter_mut().filter_map(Option::take) {
+                self.extra.extend(cell.into_text().map(|text| (NAMES[place].0.to_owned(), text)));
             }
             legacy_id = self.integer(Field::LegacyRowId)?;
-            time_zone = read_time;
+            let alterid = &mut self.by_field[Field::CompanyAlterid as usize];
+            if let Some((_, cell)) = alterid
+                && cell.is_blank()
+            {
+                // The older system writes an empty one where it knows none.
+                *cell = Cell::Text("-".into());
+                seen.empty_alterid = true;
+            }
         }
+        let (key, run) = if own {
+            (self.text(Field::Key)?, self.text(Field::Run)?)
+        } else {
+            (self.name_or_number(Field::Key)?, self.name_or_number(Field::Run)?)
+        };
+        let company = Company {
+            guid: self.required(Field::CompanyGuid)?,
+            alterid: self.required(Field::CompanyAlterid)?,
+            name: self.required(Field::CompanyName)?,
+        };
+        let has_level =
+            matches!(self.by_field[Field::Level as usize], Some((_, ref cell)) if *cell != Cell::Null);
+        let level: Option<Level> = self.word(Field::Level, &mut words)?;
+        if !has_level {
+            return Err("log_level is missing".into());
+        }
+        let status = self.word(Field::Status, &mut words)?;
+        if own && let Some(word) = words.first() {
+            let (name, word) = word.split_once(": ").unwrap_or_default();
+            return Err(format!("{name} is the unknown word {}", shown(word)));
+        }
+        seen.unknown_words = words.len() as u64;
+        let (time, wrong_time) = self.time(Field::Time, if own { &exact } else { reading })?;
+        seen.time = Some(time);
         let mut event = SyncEvent {
-            company: Company {
-                guid: self.required(Field::CompanyGuid)?,
-                alterid: self.required(Field::CompanyAlterid)?,
-                name: self.required(Field::CompanyName)?,
-            },
-            level: self.word(Field::Level)?.ok_or("log_level is missing")?,
+            company,
+            level: level.unwrap_or(Level::default_for(status)),
             message: self.required(Field::Message)?,
             details: self.text(Field::Details)?,
-            status: self.word(Field::Status)?,
+            status,
             records_synced: self.integer(Field::Records)?,
             error_code: self.text(Field::ErrorCode)?,
             error_message: self.text(Field::ErrorMessage)?,
             duration_seconds: self.real(Field::Duration)?,
-            created_at: Some(self.time(Field::Time, time_zone)?),
+            created_at: Some(time.timestamp()),
             run,
             legacy_id,
             origin,
         };
-        event.prepare(Timestamp::MIN).map_err(|error| error.to_string())?;
-        Ok(Record { line, event, key })
-    }
-}
-
-impl Cell {
-    fn kind(&self) -> &'static str {
-        match self {
-            Self::Null => "null",
-            Self::Integer(_) => "an integer",
-            Self::Real(_) => "a number with a fraction",
-            Self::Text(_) => "text",
-            Self::Other(kind) => kind,
+        let mut lines: Vec<String> = event.details.take().into_iter().chain(words).collect();
+        for (name, text) in self.extra {
+            if reading.extra == Extra::Details {
+                lines.push(format!("{EXTRA}{name}: {text}"));
+            }
+            seen.extra.push(name);
         }
+        event.details = (!lines.is_empty()).then(|| lines.join("\n"));
+        event.prepare(Timestamp::MIN).map_err(|error| error.to_string())?;
+        Ok((Record { line, object, event, key, wrong_time }, seen))
     }
 }
 
@@ -276,80 +376,4 @@ pub(super) fn shown(text: &str) -> String {
     let short: String = text.chars().take(40).collect();
     let dots = if short.len() < text.len() { "…" } else { "" };
     format!("{short:?}{dots}")
-}
-
-impl<'de> Deserialize<'de> for Cells {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Line;
-        impl<'de> Visitor<'de> for Line {
-            type Value = Cells;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Cells, A::Error> {
-                let mut cells = Cells::default();
-                while let Some(name) = map.next_key::<String>()? {
-                    cells.put(&name, map.next_value()?);
-                }
-                Ok(cells)
-            }
-        }
-        deserializer.deserialize_map(Line)
-    }
-}
-
-impl<'de> Deserialize<'de> for Cell {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct One;
-        impl<'de> Visitor<'de> for One {
-            type Value = Cell;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a value")
-            }
-
-            fn visit_unit<E: de::Error>(self) -> Result<Cell, E> {
-                Ok(Cell::Null)
-            }
-
-            fn visit_bool<E: de::Error>(self, _: bool) -> Result<Cell, E> {
-                Ok(Cell::Other("true or false"))
-            }
-
-            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Cell, E> {
-                Ok(Cell::Integer(number))
-            }
-
-            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Cell, E> {
-                Ok(i64::try_from(number).map_or(Cell::Other("an integer beyond 64 bits"), Cell::Integer))
-            }
-
-            fn visit_f64<E: de::Error>(self, number: f64) -> Result<Cell, E> {
-                Ok(Cell::Real(number))
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Cell, E> {
-                Ok(Cell::Text(text.into()))
-            }
-
-            fn visit_string<E: de::Error>(self, text: String) -> Result<Cell, E> {
-                Ok(Cell::Text(text))
-            }
-
-            // Arrays and objects are passed over without being kept: a short line of brackets
-            // would take a lot of memory otherwise.
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Cell, A::Error> {
-                while seq.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Cell::Other("an array"))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Cell, A::Error> {
-                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                Ok(Cell::Other("an object"))
-            }
-        }
-        deserializer.deserialize_any(One)
-    }
 }

@@ -14,7 +14,7 @@ fn fixture(name: &str) -> PathBuf {
 
 /// Imports a file into a store that is only a list, and returns what the report would say.
 fn import(store: &mut Vec<SyncEvent>, path: &Path) -> (u64, u64, Vec<u64>) {
-    let source = read_path(path, &utc).unwrap();
+    let source = read_path(path, &Reading::of(&utc)).unwrap();
     let mut matcher = Matcher::new(source.records, TARGET);
     for (event, seq) in store.iter().zip(1..) {
         matcher.observe(seq, event);
@@ -54,7 +54,7 @@ fn the_other_order_gives_the_same_events() {
 
 #[test]
 fn each_rejection_says_why() {
-    let source = read_path(&fixture("sync_logs_backup.jsonl"), &utc).unwrap();
+    let source = read_path(&fixture("sync_logs_backup.jsonl"), &Reading::of(&utc)).unwrap();
     let reasons: Vec<_> = source.rejections.iter().map(|rejection| rejection.reason.as_str()).collect();
     assert!(reasons[0].contains("EOF while parsing a string at column 57"), "{}", reasons[0]);
     assert_eq!(reasons[1], "company_guid is empty");
@@ -67,8 +67,8 @@ fn each_rejection_says_why() {
 fn a_wrong_zone_is_noticed_before_anything_is_written() {
     let mut store = Vec::new();
     both(&mut store);
-    let kolkata = |text: &str| Timestamp::parse_in_zone(text, 19800);
-    let source = read_path(&fixture("sync_logs_backup.jsonl"), &kolkata).unwrap();
+    let kolkata = |text: &str| Timestamp::parse_in_zone(text, 19800).map(Into::into);
+    let source = read_path(&fixture("sync_logs_backup.jsonl"), &Reading::of(&kolkata)).unwrap();
     let mut matcher = Matcher::new(source.records, TARGET);
     for (event, seq) in store.iter().zip(1..) {
         matcher.observe(seq, event);
@@ -118,7 +118,8 @@ fn export_and_import_lose_nothing() {
     };
     // The reader's zone is far off: our own export is always UTC.
     let read = |text: &str| {
-        read_lines(text.as_bytes(), Path::new("-"), &|text| Timestamp::parse_in_zone(text, 7200)).unwrap()
+        let zone = |text: &str| Timestamp::parse_in_zone(text, 7200).map(Into::into);
+        read_lines(text.as_bytes(), Path::new("-"), &Reading::of(&zone)).unwrap()
     };
     let source = read(&export(&store, TARGET));
     assert_eq!(source.rejections, []);

@@ -3,10 +3,12 @@
 //! The whole source is matched before anything is written. A record from our own export is known
 //! by where it was first appended. Any other is known by its content (the eleven columns) and its
 //! time; whole seconds are compared where either time has no fraction, because older tables kept
-//! no more. The rules, in this order:
+//! no more. What was added to the details because it has no column is no content. The rules, in this order:
 //!
-//! 1. a record with an id matches an event with that legacy id, or an earlier record like it;
-//! 2. else it claims an event without a legacy id;
+//! 1. a record with an id matches an event with that legacy id; where one has whole seconds and the other
+//!    a fraction they may be 60 s apart, and each is taken once (`same_id.rs`); a record may also be an
+//!    earlier one once more;
+//! 2. else it claims an event without a legacy id (`claims.rs`, as the next one);
 //! 3. then each record without an id claims an event: first one without a legacy id, then any;
 //! 4. what is left is imported, in the order of the source.
 //!
@@ -23,13 +25,15 @@ use crate::store_id::StoreId;
 
 use super::super::event::{Origin, SyncEvent};
 use super::Record;
-use super::claims::{Bucket, Fate, is_whole, micros, second};
+use super::claims::{Bucket, Candidate, Fate, is_whole, micros, second};
+use super::fields::details_of;
+use super::same_id::{SameId, WINDOW};
 
 /// A quarter of an hour: zones differ by whole ones.
 const QUARTER_HOUR: i64 = 900_000_000;
 
-/// No zone is farther from UTC than this.
-const FARTHEST_ZONE: i64 = 14 * 3_600_000_000;
+/// No zone is farther from UTC than this many quarters of an hour.
+const FARTHEST_ZONE: i64 = 14 * 4;
 
 /// A sign that the times of a source were read in the wrong zone: a record that matches an event by
 /// id and content, but lies a whole number of quarter hours beside it.
@@ -66,8 +70,31 @@ pub(crate) struct ImportPlan {
     pub(crate) deleted: u64,
     /// How many of `import` have an id that was known with other content or another time.
     pub(crate) id_conflicts: u64,
+    /// How many of `import` equal an event, or an earlier record, in all but the id.
+    pub(crate) look_alikes: u64,
+    /// Events that the source gave when it was read in another zone, by seq, each with the record that takes
+    /// its place.
+    pub(crate) wrong: Vec<(u64, Replacement)>,
     /// Set where the source seems to be in another zone than the one it was read in.
     pub(crate) time_offset: Option<TimeOffset>,
+}
+
+/// What is there instead of an event that is in another zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Replacement {
+    /// Another event of the store.
+    There,
+    /// The record of [`ImportPlan::import`] with this index.
+    Imported(usize),
+}
+
+/// A record that may be in another zone.
+#[derive(Clone, Copy, Debug)]
+struct Off {
+    micros: i64,
+    seq: u64,
+    /// Seen only by allowing for the seconds that a table may be late.
+    late: bool,
 }
 
 /// Matches a source with the events of a store.
@@ -85,12 +112,17 @@ pub(crate) struct Matcher {
     /// All other records, by content and second.
     buckets: Vec<Bucket>,
     by_content: HashMap<(u64, i64), Vec<usize>>,
-    /// Records by id and content, each time once, to find those in another zone.
-    by_id: HashMap<(i64, u64), Vec<usize>>,
+    /// The events that some of these may match.
+    events: Vec<Candidate>,
+    /// Records with ids, by id and content.
+    by_id: HashMap<(i64, u64), Vec<SameId>>,
     /// The ids of the source, and whether an event of the store has them.
     ids: HashMap<i64, bool>,
-    /// Records that may be in another zone, with the offset and the seq of the event.
-    offsets: HashMap<usize, (i64, u64)>,
+    offsets: HashMap<usize, Off>,
+    /// Where the source was once read in another zone: the records by content and the time that gave, and
+    /// the events that are so.
+    in_wrong_zone: HashMap<(u64, i64), Vec<usize>>,
+    wrong: Vec<(u64, usize)>,
 }
 
 impl Matcher {
@@ -104,11 +136,13 @@ impl Matcher {
             by_origin: HashMap::new(),
             buckets: Vec::new(),
             by_content: HashMap::new(),
+            events: Vec::new(),
             by_id: HashMap::new(),
             ids: HashMap::new(),
             offsets: HashMap::new(),
+            in_wrong_zone: HashMap::new(),
+            wrong: Vec::new(),
         };
-        let mut seen = HashSet::new();
         for (index, record) in records.iter().enumerate() {
             let event = &record.event;
             if let Some(origin) = event.origin {
@@ -134,9 +168,15 @@ impl Matcher {
             matcher.buckets[at].add(index, event);
             if let Some(id) = event.legacy_id {
                 matcher.ids.insert(id, false);
-                if seen.insert((id, at, micros(event))) {
-                    matcher.by_id.entry((id, hash)).or_default().push(index);
-                }
+                let groups = matcher.by_id.entry((id, hash)).or_default();
+                let group = group_of(groups, &records, event).unwrap_or_else(|| {
+                    groups.push(SameId::default());
+                    groups.len() - 1
+                });
+                groups[group].add(index, micros(event));
+            }
+            if let Some(wrong) = record.wrong_time.filter(|wrong| event.created_at != Some(*wrong)) {
+                matcher.in_wrong_zone.entry((hash, wrong.as_micros())).or_default().push(index);
             }
         }
         matcher.records = records;
@@ -157,23 +197,47 @@ impl Matcher {
                 *present |= same_export(&self.records[*index].event, event);
             }
         }
-        if let Some(id) = event.legacy_id {
-            if let Some(known) = self.ids.get_mut(&id) {
-                *known = true;
-            }
-            for index in self.by_id.get(&(id, hash)).into_iter().flatten() {
-                let record = &self.records[*index].event;
-                if let Some(offset) = offset(record, event).filter(|_| same_content(record, event)) {
-                    self.offsets.entry(*index).or_insert((offset, seq));
+        let time = micros(event);
+        let known_id = event.legacy_id.filter(|id| self.ids.contains_key(id));
+        let at = self.events.len();
+        let mut kept = false;
+        if let Some(id) = known_id {
+            self.ids.insert(id, true);
+            let groups = self.by_id.entry((id, hash)).or_default();
+            if let Some(group) = group_of(groups, &self.records, event).map(|group| &mut groups[group]) {
+                for (index, off) in offsets(group, time, seq) {
+                    let known = self.offsets.entry(index).or_insert(off);
+                    if known.late && !off.late {
+                        *known = off;
+                    }
+                }
+                if group.wants(time) {
+                    group.keep(time, at);
+                    kept = true;
                 }
             }
         }
-        let Some(chain) = self.by_content.get(&(hash, second(event))) else { return };
-        for at in chain {
-            let bucket = &mut self.buckets[*at];
-            if same_content(&self.records[bucket.records[0]].event, event) {
-                bucket.keep(event);
+        for bucket in self.by_content.get(&(hash, second(event))).into_iter().flatten() {
+            let bucket = &mut self.buckets[*bucket];
+            if same_content(&self.records[bucket.records[0]].event, event) && bucket.wants(event, known_id) {
+                bucket.keep(event, known_id, at);
+                kept = true;
             }
+        }
+        if kept {
+            let legacy_id = event.legacy_id;
+            self.events.push(Candidate { seq, micros: time, legacy_id, claimed: false });
+        }
+        // Each record has brought no more than one.
+        let brought = |index: &usize| {
+            let record = &self.records[*index].event;
+            record.legacy_id == event.legacy_id && event.origin.is_none() && same_content(record, event)
+        };
+        let records = self.in_wrong_zone.get_mut(&(hash, time));
+        if let Some(records) = records
+            && let Some(found) = records.iter().position(brought)
+        {
+            self.wrong.push((seq, records.remove(found)));
         }
     }
 
@@ -181,12 +245,22 @@ impl Matcher {
     /// whether a recorded deletion covers it.
     pub(crate) fn plan(mut self, mut deleted: impl FnMut(&Record) -> bool) -> ImportPlan {
         let mut fates = vec![Fate::Import; self.records.len()];
-        for bucket in &mut self.buckets {
-            bucket.settle(&self.records, &mut fates);
+        for group in self.by_id.values().flatten() {
+            group.settle(&mut fates, |event| self.events[event].claimed = true);
+        }
+        for bucket in &self.buckets {
+            bucket.settle(&self.records, &mut self.events, &mut fates);
         }
         self.settle_exports(&mut fates);
+        let claimed: HashSet<u64> =
+            self.events.iter().filter(|event| event.claimed).map(|event| event.seq).collect();
+        self.wrong.retain(|(seq, _)| !claimed.contains(seq));
 
         let mut plan = ImportPlan { time_offset: self.time_offset(&fates), ..ImportPlan::default() };
+        for bucket in &self.buckets {
+            plan.look_alikes += bucket.look_alikes(&self.records, &self.events, &fates);
+        }
+        let mut places = HashMap::new();
         let mut gone = HashSet::new();
         let mut imported = (HashSet::new(), HashSet::new());
         for (index, record) in std::mem::take(&mut self.records).into_iter().enumerate() {
@@ -211,9 +285,18 @@ impl Matcher {
                     (None, None) => false,
                 };
                 plan.id_conflicts += u64::from(conflict);
+                places.insert(index, plan.import.len());
                 plan.import.push(record);
             }
         }
+        plan.wrong = std::mem::take(&mut self.wrong)
+            .into_iter()
+            .map(|(seq, index)| {
+                let first = if let Fate::Repeats(first) = fates[index] { first } else { index };
+                let place = places.get(&first).copied();
+                (seq, place.map_or(Replacement::There, Replacement::Imported))
+            })
+            .collect();
         plan
     }
 
@@ -237,14 +320,21 @@ impl Matcher {
     }
 
     /// A record that matches an event by id, content and time says nothing about zones, even if
-    /// there is another event of its id.
+    /// there is another event of its id. Nor does an event that is known to be in the wrong one.
     fn time_offset(&self, fates: &[Fate]) -> Option<TimeOffset> {
-        let off = || self.offsets.iter().filter(|(index, _)| fates[**index] != Fate::Known);
-        let (index, (micros, seq)) = off().min_by_key(|(index, _)| **index)?;
+        let wrong: HashSet<u64> = self.wrong.iter().map(|(seq, _)| *seq).collect();
+        // In a wrong zone no record fits; where one does, a few seconds more are a coincidence.
+        let any_fits = fates.contains(&Fate::Known);
+        let off = || {
+            self.offsets.iter().filter(|(index, off)| {
+                fates[**index] != Fate::Known && !wrong.contains(&off.seq) && !(off.late && any_fits)
+            })
+        };
+        let (index, first) = off().min_by_key(|(index, _)| **index)?;
         Some(TimeOffset {
-            seconds: micros / 1_000_000,
+            seconds: first.micros / 1_000_000,
             line: self.records[*index].line,
-            seq: *seq,
+            seq: first.seq,
             records: off().count() as u64,
         })
     }
@@ -253,7 +343,8 @@ impl Matcher {
     fn hash(&self, event: &SyncEvent) -> u64 {
         let mut state = self.hasher.build_hasher();
         event.company.hash(&mut state);
-        (event.level, &event.message, &event.details, event.status, event.records_synced).hash(&mut state);
+        (event.level, &event.message, event.status, event.records_synced).hash(&mut state);
+        details_of(event).hash(&mut state);
         (&event.error_code, &event.error_message).hash(&mut state);
         event.duration_seconds.map(f64::to_bits).hash(&mut state);
         state.finish()
@@ -261,17 +352,37 @@ impl Matcher {
 
     /// A hash of all that [`same_export`] compares.
     fn export_hash(&self, event: &SyncEvent) -> u64 {
-        self.hasher.hash_one((self.hash(event), event.created_at, &event.run, event.legacy_id))
+        self.hasher.hash_one((
+            self.hash(event),
+            &event.details,
+            event.created_at,
+            &event.run,
+            event.legacy_id,
+        ))
     }
 }
 
-/// How far a record lies from an event, if that may be the difference of two zones.
-fn offset(record: &SyncEvent, event: &SyncEvent) -> Option<i64> {
-    let (ours, theirs) = (micros(record), micros(event));
-    let whole = is_whole(ours) || is_whole(theirs);
-    let difference = if whole { (second(record) - second(event)) * 1_000_000 } else { ours - theirs };
-    let zones = difference != 0 && difference % QUARTER_HOUR == 0 && difference.abs() <= FARTHEST_ZONE;
-    zones.then_some(difference)
+/// Which of these groups has this content.
+fn group_of(groups: &[SameId], records: &[Record], event: &SyncEvent) -> Option<usize> {
+    let has = |group: &SameId| group.any_record().is_some_and(|at| same_content(&records[at].event, event));
+    groups.iter().position(has)
+}
+
+/// The records of one id and content that are a difference of zones away from an event.
+fn offsets(group: &SameId, micros: i64, seq: u64) -> Vec<(usize, Off)> {
+    let mut found = Vec::new();
+    if !group.spreads_from(micros) {
+        return found;
+    }
+    for quarters in (-FARTHEST_ZONE..=FARTHEST_ZONE).filter(|quarters| *quarters != 0) {
+        let offset = quarters * QUARTER_HOUR;
+        for late in [false, true] {
+            let seconds = if late { WINDOW } else { 0 };
+            let records = group.records_at(micros + offset, is_whole(micros), seconds);
+            found.extend(records.into_iter().map(|index| (index, Off { micros: offset, seq, late })));
+        }
+    }
+    found
 }
 
 /// Whether the eleven content columns are equal.
@@ -279,7 +390,7 @@ fn same_content(one: &SyncEvent, other: &SyncEvent) -> bool {
     one.company == other.company
         && one.level == other.level
         && one.message == other.message
-        && one.details == other.details
+        && details_of(one) == details_of(other)
         && one.status == other.status
         && one.records_synced == other.records_synced
         && one.error_code == other.error_code
@@ -291,6 +402,7 @@ fn same_content(one: &SyncEvent, other: &SyncEvent) -> bool {
 /// the store that it was first appended to does not have.
 fn same_export(one: &SyncEvent, other: &SyncEvent) -> bool {
     same_content(one, other)
+        && one.details == other.details
         && one.created_at == other.created_at
         && one.run == other.run
         && one.legacy_id == other.legacy_id

@@ -25,7 +25,12 @@ fn from(mut event: SyncEvent, store: StoreId, seq: u64) -> SyncEvent {
 }
 
 fn records(events: &[SyncEvent]) -> Vec<Record> {
-    events.iter().cloned().zip(1..).map(|(event, line)| Record { line, event, key: None }).collect()
+    events
+        .iter()
+        .cloned()
+        .zip(1..)
+        .map(|(event, line)| Record { line, object: 0, event, key: None, wrong_time: None })
+        .collect()
 }
 
 fn plan(store: &Store, source: &[SyncEvent]) -> ImportPlan {
@@ -72,7 +77,7 @@ fn a_known_id_with_equal_content_and_time_is_there() {
     assert_eq!(imported(&[event("a", 0, 7)], &[event("a", 999, 7)]), NONE);
     for (case, other) in [
         ("time", event("a", 501, 7)),
-        ("second", event("a", 1000, 7)),
+        ("minute", event("a", 61_000, 7)),
         ("second before", event("a", -1, 7)),
         ("content", event("b", 500, 7)),
         ("id", event("a", 500, 8)),
@@ -82,6 +87,95 @@ fn a_known_id_with_equal_content_and_time_is_there() {
         assert_eq!(import(&mut store, &[other.clone()]), (vec![1], conflicts), "{case}");
         assert_eq!(import(&mut store, &[other]), (vec![], 0), "{case}: once only");
     }
+}
+
+#[test]
+fn a_table_may_be_a_minute_behind_its_backup() {
+    for (line, row) in [(900, 1000), (999, 30_000), (1, 60_000), (60_999, 0)] {
+        let (line, row) = ([event("a", line, 7)], [event("a", row, 7)]);
+        for (first, second) in [(&line, &row), (&row, &line)] {
+            assert_eq!(imported(first, second), NONE, "{first:?}");
+        }
+    }
+    assert_eq!(imported(&[event("a", 500, 7)], &[event("a", 61_000, 7)]), [1], "too far");
+    assert_eq!(imported(&[event("a", 500, 7)], &[event("a", 1000, 8)]), [1], "another id");
+    assert_eq!(imported(&[event("a", 500, None)], &[event("a", 1000, 7)]), [1], "no id to know it by");
+    assert_eq!(imported(&[event("a", 0, 7)], &[event("a", 1000, 7)]), [1], "two of a table");
+}
+
+#[test]
+fn two_fractions_are_never_one_event() {
+    let row = [event("a", 0, 5)];
+    let lines = [event("a", 100, 5), event("a", 900, 5)];
+    for (first, second, new, conflicts) in [(&row[..], &lines[..], vec![2], 1), (&lines, &row, vec![], 0)] {
+        let mut store = store(first);
+        assert_eq!(import(&mut store, second), (new, conflicts));
+        assert_eq!(import(&mut store, second), (vec![], 0));
+        assert_eq!(import(&mut store, first), (vec![], 0));
+        assert_eq!(store.len(), 2, "each event once");
+    }
+    // One source with all three.
+    let all = [&row[..], &lines[..]].concat();
+    let mut empty = Store::new();
+    assert_eq!(import(&mut empty, &all), (vec![1, 3], 1));
+    assert_eq!(import(&mut empty, &all), (vec![], 0));
+}
+
+#[test]
+fn the_nearest_is_taken_first_and_each_once() {
+    let backup = [event("a", 400, 5), event("a", 20_400, 5), event("a", 40_400, 5)];
+    let table = [event("a", 1000, 5), event("a", 21_000, 5), event("a", 41_000, 5)];
+    assert_eq!(imported(&backup, &table), NONE);
+    assert_eq!(imported(&table, &backup), NONE);
+    assert_eq!(imported(&backup[1..], &table), [1]);
+    assert_eq!(imported(&table[..2], &backup), [3]);
+    // The row a second later is that of the line before it, not of the one a second on.
+    assert_eq!(imported(&[event("a", 1000, 5)], &[event("a", 2500, 5), event("a", 900, 5)]), [1]);
+}
+
+#[test]
+fn look_alikes_are_counted() {
+    let count = |there: &[SyncEvent], source: &[SyncEvent]| plan(&store(there), source).look_alikes;
+    assert_eq!(count(&[event("a", 500, 7)], &[event("a", 500, 8)]), 1);
+    assert_eq!(count(&[event("a", 500, 7)], &[event("a", 0, 8)]), 1, "whole seconds");
+    assert_eq!(count(&[event("a", 0, 7)], &[event("a", 500, 8), event("b", 500, 9)]), 1);
+    assert_eq!(count(&[event("a", 500, 7)], &[event("a", 501, 8)]), 0);
+    assert_eq!(count(&[event("a", 500, 7)], &[event("a", 500, 7)]), 0, "it is there");
+    assert_eq!(count(&[], &[event("a", 500, 7), event("a", 500, 8), event("a", 500, 9)]), 2, "in the source");
+    assert_eq!(count(&[], &[event("a", 500, None), event("a", 500, None)]), 0, "both without");
+}
+
+#[test]
+fn what_has_no_field_is_no_content() {
+    let plain = |details: Option<&str>| {
+        let mut event = event("a", 500, 7);
+        event.details = details.map(Into::into);
+        event
+    };
+    let of = |details| [plain(details)];
+    for (one, other) in [
+        (Some("x"), Some("x\n[extra] host: web1")),
+        (None, Some("[extra] host: web1")),
+        (Some("[extra] host: web1"), Some("[extra] pid: 7")),
+    ] {
+        assert_eq!(imported(&of(one), &of(other)), NONE, "{other:?}");
+        assert_eq!(imported(&of(other), &of(one)), NONE, "{other:?}");
+    }
+    assert_eq!(imported(&of(Some("x")), &of(Some("y\n[extra] host: web1"))), [1]);
+    let export = |details| [from(plain(details), OTHER, 1)];
+    assert_eq!(imported(&export(Some("x")), &export(Some("x\n[extra] a: 1"))), [1], "an export is exact");
+}
+
+#[test]
+fn a_wrong_zone_is_noticed_although_the_table_is_late() {
+    let hour = 3_600_000;
+    let there = store(&[event("a", 900, 7)]);
+    let off = |events: &[SyncEvent]| plan(&there, events).time_offset.map(|offset| offset.seconds);
+    assert_eq!(off(&[event("a", hour + 31_000, 7)]), Some(3600));
+    assert_eq!(off(&[event("a", hour - 31_000, 7)]), None, "a table is never early");
+    assert_eq!(off(&[event("a", hour + 31_000, 7), event("a", 1000, 7)]), None, "one that fits");
+    let there = store(&[event("a", 31_000, 7)]);
+    assert_eq!(plan(&there, &[event("a", hour + 900, 7)]).time_offset.unwrap().seconds, 3600);
 }
 
 #[test]
@@ -223,7 +317,7 @@ fn deleted_records_stay_away() {
 /// Events of one content around one second, so that everything matches nearly everything.
 fn crowd() -> impl Strategy<Value = Vec<SyncEvent>> {
     let one = (
-        prop::sample::select(vec![0, 0, 100, 200, 300, 1000]),
+        prop::sample::select(vec![0, 0, 100, 200, 300, 1000, 1100, 59_000]),
         prop::sample::select(vec![None, None, None, Some(1), Some(2)]),
         prop::sample::select(vec![None, None, None, None, Some(1), Some(2)]),
         prop::sample::select(vec!["a", "a", "a", "b"]),

@@ -1,6 +1,10 @@
-//! Databases of the system before this one: a table `sync_logs`, read and never written.
+//! Databases of the system before this one: a table or view `sync_logs`, read and never written.
+//!
+//! A small file can ask SQLite for any amount of work, and hold any number of rows. So both are limited by the
+//! file's size.
 
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::limits::Limit;
 use rusqlite::types::ValueRef;
@@ -8,12 +12,43 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::error::{Error, Result};
 
-use super::fields::{Cell, Cells, Field, field, shown};
-use super::{MAX_LINE, ReadTime, Source};
+use super::cells::Cell;
+use super::fields::{Cells, Field, field};
+use super::{MAX_LINE, Reading, Source};
+
+/// Steps of SQLite's machine that reading may take in any case, and for each byte of the file. A row takes
+/// about a hundred.
+const STEPS: (u64, u64) = (10_000_000, 100);
+/// How often they are counted.
+const STEPS_BETWEEN: i32 = 10_000;
+
+/// SQLite counts its wait in milliseconds of 31 bits.
+const LONGEST_WAIT: Duration = Duration::from_hours(24);
+
+/// Bytes of values that are read in any case, and for each byte of the file.
+const VALUES: (u64, u64) = (32 << 20, 16);
 
 /// Reads every row in the order of its id. The number of a row in that order is its line.
-pub(super) fn read(path: &Path, read_time: ReadTime<'_>) -> Result<Source> {
-    read_table(&open(path)?, path, read_time)
+pub(super) fn read(path: &Path, reading: &Reading<'_>) -> Result<Source> {
+    let mut db = open(path, reading.wait)?;
+    let mut wal = path.as_os_str().to_owned();
+    wal.push("-wal");
+    let size = crate::disk::file_len(path).saturating_add(crate::disk::file_len(Path::new(&wal)));
+    let allowed = |(always, each): (u64, u64)| size.saturating_mul(each).saturating_add(always);
+    let mut left = allowed(STEPS) / STEPS_BETWEEN as u64;
+    db.progress_handler(
+        STEPS_BETWEEN,
+        Some(move || {
+            left = left.saturating_sub(1);
+            left == 0
+        }),
+    )
+    .map_err(|error| failed(path, &error))?;
+    read_table(&db, path, reading, allowed(VALUES))
+}
+
+fn too_much() -> Error {
+    Error::invalid("the source", "takes more work to read than its size explains: a view without an end?")
 }
 
 fn failed(path: &Path, error: &rusqlite::Error) -> Error {
@@ -24,15 +59,19 @@ fn failed(path: &Path, error: &rusqlite::Error) -> Error {
     if busy {
         return Error::Projection { path: path.into(), reason: error.to_string(), busy };
     }
+    if error.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted) {
+        return too_much();
+    }
     // Not the store's own database: no replay mends it.
     Error::io("read", path, std::io::Error::other(error.to_string()))
 }
 
 /// Opens the database for reading. One in WAL mode needs a place for its `-shm` file; where there
 /// is none, and no `-wal` with anything in it either, the file is read as it lies there.
-fn open(path: &Path) -> Result<Connection> {
+fn open(path: &Path, wait: Duration) -> Result<Connection> {
     let attempt = |name: &std::ffi::OsStr, flags: OpenFlags| -> rusqlite::Result<Connection> {
         let db = Connection::open_with_flags(Path::new(name), flags | OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        db.busy_timeout(wait.min(LONGEST_WAIT))?;
         // What a stranger's database may ask of us: no long values, no functions in its schema.
         db.set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_LINE as i32)?;
         db.execute_batch("PRAGMA trusted_schema = OFF; PRAGMA query_only = ON")?;
@@ -64,18 +103,18 @@ fn open(path: &Path) -> Result<Connection> {
     Err(failed(path, &error))
 }
 
-fn read_table(db: &Connection, path: &Path, read_time: ReadTime<'_>) -> Result<Source> {
+fn read_table(db: &Connection, path: &Path, reading: &Reading<'_>, mut room: u64) -> Result<Source> {
     let failed = |error: rusqlite::Error| failed(path, &error);
     // One transaction, so that all of this looks at one state. It ends with the connection.
     db.execute_batch("BEGIN").map_err(failed)?;
     let count = |sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(failed);
-    // A view could make SQLite compute for ever, and a virtual table could be anything.
+    // A virtual table could be anything.
     let tables = count(
-        "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND lower(name) = 'sync_logs'
-         AND upper(ltrim(sql)) LIKE 'CREATE TABLE%'",
+        "SELECT count(*) FROM sqlite_master WHERE type IN ('table', 'view') AND lower(name) = 'sync_logs'
+         AND (upper(ltrim(sql)) LIKE 'CREATE TABLE%' OR type = 'view')",
     )?;
     if tables == 0 {
-        return Err(Error::invalid("the source", "has no table sync_logs"));
+        return Err(Error::invalid("the source", "has no table sync_logs, and no view of that name"));
     }
     let own = count("SELECT count(*) FROM sqlite_master WHERE lower(name) LIKE 'synclog^_%' ESCAPE '^'")?;
     if own > 0 {
@@ -97,32 +136,46 @@ fn read_table(db: &Connection, path: &Path, read_time: ReadTime<'_>) -> Result<S
     let mut line = 0;
     while let Some(row) = rows.next().map_err(failed)? {
         line += 1;
-        let mut cells = Cells::default();
+        let mut cells = Cells::of_row();
         let mut place = String::new();
         for (at, name) in columns.iter().enumerate() {
-            let cell = match row.get_ref(at).map_err(failed)? {
+            let value = row.get_ref(at).map_err(failed)?;
+            if let ValueRef::Text(bytes) | ValueRef::Blob(bytes) = value {
+                room = room.checked_sub(bytes.len() as u64).ok_or_else(too_much)?;
+            }
+            let cell = match value {
                 ValueRef::Null => Cell::Null,
                 ValueRef::Integer(number) => Cell::Integer(number),
                 ValueRef::Real(number) => Cell::Real(number),
                 ValueRef::Text(bytes) => match std::str::from_utf8(bytes) {
                     Ok(text) => Cell::Text(text.into()),
+                    Err(_) if field(name).is_none() => Cell::Text(hex(bytes)),
                     Err(_) => Cell::Other("not UTF-8"),
                 },
+                ValueRef::Blob(bytes) if field(name).is_none() => Cell::Text(hex(bytes)),
                 ValueRef::Blob(_) => Cell::Other("a blob"),
             };
             if let (true, Cell::Integer(number)) = (id == Some(at), &cell) {
                 place = format!("row with {name} {number}: ");
             }
-            match field(name) {
-                Some(_) => cells.put(name, cell),
-                // An unknown column loses nothing as long as there is nothing in it.
-                None if cell == Cell::Null => {}
-                None => cells.note(format!("{} is not a known column, and it would be lost", shown(name))),
-            }
+            cells.put(name, cell);
         }
-        source.take(line, cells.into_record(line, read_time).map_err(|reason| place + &reason));
+        source.take((line, 0), cells, reading, &place);
     }
     Ok(source)
+}
+
+/// Bytes as SQLite writes them.
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    let mut text = String::with_capacity(2 * bytes.len() + 3);
+    text.push_str("x'");
+    for byte in bytes {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text.push('\'');
+    text
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ fn read_sql(sql: &str) -> Result<Source> {
     let dir = tempfile::tempdir().unwrap();
     let path = database(&dir, sql);
     let before = std::fs::read(&path).unwrap();
-    let source = read_path(&path, &utc);
+    let source = read_path(&path, &Reading::of(&utc));
     assert_eq!(std::fs::read(&path).unwrap(), before, "a source is never changed");
     source
 }
@@ -76,24 +76,80 @@ fn bad_rows_are_rejected_with_their_ids() {
 }
 
 #[test]
-fn an_unknown_column_matters_once_it_holds_something() {
+fn columns_of_its_own_go_into_the_details() {
+    let sql = format!(
+        "CREATE TABLE sync_logs ({COLUMNS}, host, store INTEGER, photo);
+         INSERT INTO sync_logs VALUES ({VALUES}, NULL, NULL, NULL), ({VALUES}, 'web1', 4, x'00ff');"
+    );
+    let source = read_sql(&sql).unwrap();
+    assert_eq!(source.rejections, []);
+    assert_eq!(source.records[0].event.details, None);
+    let wanted = "[extra] host: web1\n[extra] photo: x'00ff'\n[extra] store: 4";
+    assert_eq!(source.records[1].event.details.as_deref(), Some(wanted));
+    assert_eq!(source.extra_fields, ["host", "photo", "store"]);
+}
+
+#[test]
+fn columns_in_other_letters_are_the_same_columns() {
+    let columns = COLUMNS.to_uppercase().replace("LOG_LEVEL", "Log_Level");
     let source = read_sql(&format!(
-        "CREATE TABLE sync_logs ({COLUMNS}, extra); INSERT INTO sync_logs VALUES ({VALUES}, NULL), ({VALUES}, 0);"
+        "CREATE TABLE SYNC_LOGS (ID INTEGER PRIMARY KEY, {columns}, Run, \"Key\", TIMESTAMP);
+         INSERT INTO sync_logs VALUES (4, {VALUES}, 'r', 'k', 'noon');"
     ))
     .unwrap();
-    assert_eq!(source.records.len(), 1);
-    assert_eq!(source.rejections[0].line, 2);
-    assert_eq!(source.rejections[0].reason, "\"extra\" is not a known column, and it would be lost");
+    assert_eq!(source.rejections, []);
+    let record = &source.records[0];
+    assert_eq!((record.event.legacy_id, record.key.as_deref()), (Some(4), Some("k")));
+    assert_eq!(record.event.run.as_deref(), Some("r"));
+    assert_eq!(record.event.details.as_deref(), Some("[extra] timestamp: noon"), "created_at is the time");
+}
+
+#[test]
+fn a_view_of_that_name_is_read_within_limits() {
+    let source = read_sql(&format!(
+        "CREATE TABLE events (id INTEGER PRIMARY KEY, {COLUMNS});
+         WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 500)
+         INSERT INTO events SELECT x, {VALUES} FROM n;
+         CREATE VIEW sync_logs AS SELECT * FROM events WHERE id > 100;"
+    ))
+    .unwrap();
+    assert_eq!((source.records.len(), source.records[0].event.legacy_id), (400, Some(101)));
+    for endless in [
+        "SELECT x FROM n",
+        "SELECT max(x) AS id FROM n",
+        "SELECT printf('%30000000d', x) AS log_details FROM n",
+    ] {
+        let refused = read_sql(&format!(
+            "CREATE VIEW sync_logs AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x FROM n) {endless}"
+        ));
+        assert!(refused.unwrap_err().to_string().contains("more work"), "{endless}");
+    }
+}
+
+#[test]
+fn a_locked_source_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = database(
+        &dir,
+        &format!("CREATE TABLE sync_logs ({COLUMNS}); INSERT INTO sync_logs VALUES ({VALUES})"),
+    );
+    let holder = Connection::open(&path).unwrap();
+    holder.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    assert!(matches!(read_path(&path, &Reading::of(&utc)), Err(Error::Projection { busy: true, .. })));
+    let release = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(50));
+        holder.execute_batch("COMMIT").unwrap();
+    });
+    let patient = Reading { wait: Duration::MAX, ..Reading::of(&utc) };
+    assert_eq!(read_path(&path, &patient).unwrap().records.len(), 1);
+    release.join().unwrap();
 }
 
 #[test]
 fn what_is_no_legacy_database_is_refused() {
     let refusals = [
         ("CREATE TABLE other (a)", "no table sync_logs"),
-        (
-            "CREATE VIEW sync_logs AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x FROM n) SELECT x FROM n",
-            "no table sync_logs",
-        ),
+        ("CREATE VIRTUAL TABLE sync_logs USING fts5(id)", "no table sync_logs"),
         ("CREATE TABLE sync_logs (id, frame); CREATE TABLE synclog_meta (a)", "synclog export"),
     ];
     for (sql, expected) in refusals {
@@ -107,11 +163,18 @@ fn what_is_no_legacy_database_is_refused() {
     let mut bytes = b"SQLite format 3\0".to_vec();
     bytes.resize(4096, 0xa5);
     std::fs::write(&path, &bytes).unwrap();
-    assert!(matches!(read_path(&path, &utc), Err(Error::Io { .. })), "damaged");
-    assert!(matches!(read_path(&dir.path().join("none"), &utc), Err(Error::Io { .. })), "not there");
-    assert!(matches!(read_path(dir.path(), &utc), Err(Error::Io { .. })), "a directory");
+    assert!(matches!(read_path(&path, &Reading::of(&utc)), Err(Error::Io { .. })), "damaged");
+    assert!(
+        matches!(read_path(&dir.path().join("none"), &Reading::of(&utc)), Err(Error::Io { .. })),
+        "not there"
+    );
+    assert!(matches!(read_path(dir.path(), &Reading::of(&utc)), Err(Error::Io { .. })), "a directory");
     std::fs::write(&path, &bytes[..10]).unwrap();
-    assert_eq!(read_path(&path, &utc).unwrap().rejections.len(), 1, "too short for a database: a bad line");
+    assert_eq!(
+        read_path(&path, &Reading::of(&utc)).unwrap().rejections.len(),
+        1,
+        "too short for a database: a bad line"
+    );
 }
 
 #[test]
@@ -122,7 +185,11 @@ fn a_database_in_wal_mode_is_read_too() {
     writer
         .execute_batch(&format!("PRAGMA wal_autocheckpoint = 0; INSERT INTO sync_logs VALUES ({VALUES})"))
         .unwrap();
-    assert_eq!(read_path(&path, &utc).unwrap().records.len(), 1, "rows that are only in the -wal");
+    assert_eq!(
+        read_path(&path, &Reading::of(&utc)).unwrap().records.len(),
+        1,
+        "rows that are only in the -wal"
+    );
     writer.close().unwrap();
-    assert_eq!(read_path(&path, &utc).unwrap().records.len(), 1);
+    assert_eq!(read_path(&path, &Reading::of(&utc)).unwrap().records.len(), 1);
 }
