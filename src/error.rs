@@ -197,22 +197,25 @@ impl Error {
         Self::Codec { reason: reason.into() }
     }
 
+    /// A call of the system that failed. Whoever knows that no byte was written says so
+    /// ([`Error::with_outcome`]); nobody may take that for granted.
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io {
             action,
             path: path.into(),
             offset: None,
-            outcome: Outcome::NotWritten,
+            outcome: Outcome::Unknown,
             source: Arc::new(source),
         }
     }
 
+    /// The same, with the place in the file.
     pub(crate) fn io_at(action: &'static str, path: &Path, offset: u64, source: io::Error) -> Self {
         Self::Io {
             action,
             path: path.into(),
             offset: Some(offset),
-            outcome: Outcome::NotWritten,
+            outcome: Outcome::Unknown,
             source: Arc::new(source),
         }
     }
@@ -243,7 +246,24 @@ impl Error {
                 *outcome
             }
             Self::Abandoned | Self::WorkerDied { .. } => Outcome::Unknown,
-            _ => Outcome::NotWritten,
+            // What a call refuses before it writes a byte.
+            Self::Invalid { .. }
+            | Self::TooLarge { .. }
+            | Self::Codec { .. }
+            | Self::KeyConflict { .. }
+            | Self::KeysUnavailable { .. }
+            | Self::SourceZone { .. }
+            | Self::Dead { .. }
+            | Self::Closed => Outcome::NotWritten,
+            // What opening and reading meet. Neither is given events, and an append looks keys up before it
+            // writes.
+            Self::NoStore { .. }
+            | Self::NotEmpty { .. }
+            | Self::Locked { .. }
+            | Self::NewerFormat { .. }
+            | Self::Damaged { .. }
+            | Self::Projection { .. }
+            | Self::PositionDiffers { .. } => Outcome::NotWritten,
         }
     }
 

@@ -58,14 +58,10 @@ fn tell(global: &Global, report: &ReplayReport, dry_run: bool, out: &mut Out) ->
 fn dry_run(global: &Global, rebuild: bool, out: &mut Out) -> Result<Exit, Stop> {
     let mut report = ReplayReport::default();
     let (mut exit, mut differing) = (Exit::Ok, None);
-    let mut missing = Vec::new();
     let summary = Reader::<SyncEvent>::verify(global.dir()?, false, |finding| {
         exit = exit.or(severity(&finding));
         match finding.kind {
-            FindingKind::RowMissing => {
-                report.restored += finding.events();
-                missing.extend(finding.seq);
-            }
+            FindingKind::RowMissing => report.restored += finding.events(),
             // One finding for each column, the columns of a row together.
             FindingKind::RowDiffers if differing != finding.seq => {
                 differing = finding.seq;
@@ -90,8 +86,7 @@ fn dry_run(global: &Global, rebuild: bool, out: &mut Out) -> Result<Exit, Stop> 
         report.replaced = 0;
         report.rebuilt = true;
     } else {
-        let gaps = missing.iter().filter(|seq| **seq <= summary.applied_seq).count() as u64;
-        report.already_present = summary.rows.saturating_sub(report.replaced + gaps);
+        report.already_present = summary.rows.saturating_sub(report.replaced);
     }
     tell(global, &report, true, out)?;
     Ok(exit)

@@ -17,12 +17,11 @@ struct Verdict {
 pub(crate) fn run(global: &Global, out: &mut Out) -> Result<Exit, Stop> {
     let log = SyncReader::open(global.dir()?)?;
     let reader = log.reader();
-    // A database that cannot be counted is told below.
-    let missing = log.missing_rows().unwrap_or(0);
     let database = reader.database_identity();
+    let missing = log.missing_rows();
     let applied = database.as_ref().ok().map(|(_, applied)| *applied);
     let lag = applied.map(|applied| reader.last_seq().saturating_sub(applied));
-    let verdict = judge(reader, &database, lag, missing);
+    let verdict = judge(reader, &database, lag, &missing);
     let output = global.output();
     let findings: Vec<_> = reader
         .findings()
@@ -42,12 +41,12 @@ pub(crate) fn run(global: &Global, out: &mut Out) -> Result<Exit, Stop> {
         .with("last_seq", reader.last_seq())
         .with("applied_seq", applied)
         .with("lag", lag)
-        .with("missing_rows", missing)
+        .with("missing_rows", missing.as_ref().ok().copied())
         .with("log_bytes", reader.log_bytes())
         .with("database_bytes", reader.database_bytes())
         .with("live_writer", reader.has_live_writer())
         .with("writer_pid", reader.writer_pid());
-    if let Err(error) = &database {
+    if let Some(error) = database.as_ref().err().or(missing.as_ref().err()) {
         fields = fields.with("database_error", error.to_string());
     }
     match output {
@@ -73,7 +72,7 @@ fn judge(
     reader: &Reader<SyncEvent>,
     database: &synclog::Result<(synclog::StoreId, u64)>,
     lag: Option<u64>,
-    missing: u64,
+    missing: &synclog::Result<u64>,
 ) -> Verdict {
     let damaged = reader
         .findings()
@@ -88,12 +87,18 @@ fn judge(
         Err(synclog::Error::Projection { busy: true, .. }) => {
             Verdict { state: "database busy", next: None, exit: Exit::Ok }
         }
-        // Readers then make their rows from the log.
+        // Readers then make their rows from the log, where they can.
         Err(synclog::Error::Io { .. }) => {
-            Verdict { state: "database unreadable", next: None, exit: Exit::Ok }
+            let exit = if missing.is_ok() { Exit::Ok } else { Exit::Failure };
+            Verdict { state: "database unreadable", next: None, exit }
         }
         Err(_) => differs,
-        Ok((id, _)) if *id != reader.id() || missing > 0 => differs,
+        Ok((id, _)) if *id != reader.id() => differs,
+        Ok(_) if matches!(missing, Err(synclog::Error::Projection { busy: true, .. })) => {
+            Verdict { state: "database busy", next: None, exit: Exit::Ok }
+        }
+        // Rows that cannot be counted are not as they should be.
+        Ok(_) if !matches!(missing, Ok(0)) => differs,
         Ok(_) if lag == Some(0) => Verdict { state: "ok", next: None, exit: Exit::Ok },
         Ok(_) if reader.has_live_writer() => Verdict { state: "lagging", next: None, exit: Exit::Ok },
         Ok(_) => Verdict { state: "lagging", ..differs },

@@ -175,7 +175,9 @@ impl LogWriter {
             ..self.header
         };
         let path = self.log.segment_path(number);
-        let made = segment::create(self.log.disk.as_ref(), &self.log.log_dir(), &header);
+        // Whatever became of the segment, no event was in it.
+        let made = segment::create(self.log.disk.as_ref(), &self.log.log_dir(), &header)
+            .map_err(|error| error.with_outcome(Outcome::NotWritten));
         let file = match made {
             Ok(file) => file,
             // Where the segment may be in its place, going on in the old one could contradict it.

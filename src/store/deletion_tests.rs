@@ -234,6 +234,32 @@ fn p8_an_import_obeys_a_deletion() {
     log.close().unwrap();
 }
 
+/// Where the database cannot tell what was deleted, an import writes nothing.
+#[test]
+fn p8_an_import_does_not_take_an_unreadable_database_for_no_deletions() {
+    let temp = tempfile::tempdir().unwrap();
+    let (dir, export) = (&temp.path().join("store"), temp.path().join("export.ndjson"));
+    store(dir);
+    let reader = Reader::<SyncEvent>::open(dir).unwrap();
+    let mut lines = String::new();
+    for item in reader.items(1).unwrap() {
+        let super::Item::Event(stored) = item.unwrap() else { panic!("damage") };
+        let line = ExportLine::new(stored.seq, reader.id(), &stored.event, None, stored.appended_at);
+        lines += &(serde_json::to_string(&line).unwrap() + "\n");
+    }
+    std::fs::write(&export, lines).unwrap();
+    record_deletion(dir);
+    erase(dir);
+    let log = SyncLog::open_with(dir, options()).unwrap();
+    assert!(log.store().wait_projected(std::time::Duration::from_secs(20)));
+    let db = rusqlite::Connection::open(dir.join("synclog.db")).unwrap();
+    db.execute_batch("DROP TABLE synclog_absent").unwrap();
+    drop(db);
+    let error = log.import(&export, &ImportOptions::default()).unwrap_err();
+    assert!(matches!(error, crate::Error::Projection { .. }), "{error}");
+    assert_eq!(log.store().last_seq(), 40);
+}
+
 /// A payload of zeros is lawful under a record, and damage without one.
 #[test]
 fn p8_erased_means_recorded() {

@@ -171,7 +171,9 @@ impl<E: Event> Store<E> {
     /// to date by a thread; this waits for it at most as long as [`Options::projection_wait`], and appends
     /// are taken behind it all the same (P5). See [`Store::open_report`] for what was found.
     pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Self> {
-        Self::open_on(Arc::new(RealDisk), dir.as_ref(), options, false)
+        let opened = Self::open_on(Arc::new(RealDisk), dir.as_ref(), options, false);
+        // Opening is given no event.
+        opened.map_err(|error| error.with_outcome(Outcome::NotWritten))
     }
 
     pub(crate) fn open_on(

@@ -230,7 +230,9 @@ fn walk<E: Event>(
                 return Ok(Vec::new());
             }
         };
-        check.summary.rows += stretch.step.rows.len() as u64;
+        let there = stretch.step.rows.len()
+            - differences.rows.iter().filter(|(_, columns)| columns.is_empty()).count();
+        check.summary.rows += there as u64;
         floor = ceiling + 1;
         for (seq, columns) in differences.rows {
             if columns.is_empty() {

@@ -123,8 +123,10 @@ impl SyncLog {
     }
 
     fn check_source(&self, path: &Path) -> Result<()> {
-        let identity = |path: &Path| crate::disk::identity(path).ok().flatten();
-        if identity(path).is_some_and(|source| Some(source) == identity(&self.store().database())) {
+        let identity =
+            |path: &Path| crate::disk::identity(path).map_err(|error| Error::io("look up", path, error));
+        let own = identity(&self.store().database())?;
+        if identity(path)?.is_some_and(|source| Some(source) == own) {
             // Opening and closing it here would also drop SQLite's locks on it.
             let reason = "is this store's own database; there is nothing to import from it";
             return Err(Error::invalid("the source", reason));
@@ -187,12 +189,26 @@ impl SyncLog {
                 Item::Unknown(_) | Item::Lost(_) => {}
             }
         }
-        let rows = reader.connect().ok();
-        Ok(matcher.plan(|record| {
-            record.origin().filter(|origin| origin.store == store.id()).is_some_and(|origin| {
-                rows.as_ref().is_some_and(|(db, _)| compare::was_deleted(db, origin.seq).unwrap_or(false))
+        let mut rows = None;
+        let mut was_deleted = |seq| {
+            if rows.is_none() {
+                rows = Some(reader.connect()?.0);
+            }
+            let deleted = rows.as_ref().map_or(Ok(false), |db| compare::was_deleted(db, seq));
+            deleted.map_err(|trouble| trouble.into_error(&reader.database()))
+        };
+        let mut failed = None;
+        let plan = matcher.plan(|record| {
+            let own = record.origin().filter(|origin| origin.store == store.id() && failed.is_none());
+            own.is_some_and(|origin| {
+                was_deleted(origin.seq).unwrap_or_else(|error| {
+                    failed = Some(error);
+                    false
+                })
             })
-        }))
+        });
+        // Where nothing tells what was deleted, it could come back (P8).
+        failed.map_or(Ok(plan), Err)
     }
 
     fn append_records(&self, records: Vec<Record>, report: &mut ImportReport) -> Result<()> {

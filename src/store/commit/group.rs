@@ -187,7 +187,7 @@ impl<E: Event> Core<E> {
                 if self.keys.take_suspicion() {
                     rows.suspect();
                 }
-                Err(error)
+                Err(error.with_outcome(Outcome::NotWritten))
             }
         };
         let last = answer.as_ref().ok().and_then(|seqs| seqs.iter().max().copied());
