@@ -5,12 +5,15 @@
 //! the database file only metadata, renames and
 //! removals pass through here, because opening and closing it would drop SQLite's locks.
 
+pub(crate) mod access;
 mod held;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use access::Access;
 
 /// A file of the log. All calls are positional; nobody shares a cursor.
 pub(crate) trait DiskFile: Send + Sync {
@@ -31,6 +34,14 @@ pub(crate) trait DiskFile: Send + Sync {
     fn identity(&self) -> io::Result<FileIdentity>;
     /// The file itself, for mapping a sealed segment; `None` where there is no real file.
     fn as_real(&self) -> Option<&fs::File>;
+    /// Takes over owner and mode of what it will replace, as far as this user can give them.
+    fn take_over(&self, access: Access) -> io::Result<()> {
+        self.as_real().map_or(Ok(()), |file| access::take_over(file, access))
+    }
+    /// Goes to the owner of its directory, where root has made it.
+    fn hand_over(&self, dir: Access) -> io::Result<()> {
+        self.as_real().map_or(Ok(()), |file| access::hand_over(file, dir))
+    }
 }
 
 /// What is locked.
@@ -55,8 +66,16 @@ pub(crate) trait DiskLock: Send + Sync {
 pub(crate) trait Disk: Send + Sync {
     /// Opens an existing file.
     fn open(&self, path: &Path, writable: bool) -> io::Result<Box<dyn DiskFile>>;
-    /// Makes a new file; an error where it exists.
+    /// Makes a new file; an error where it exists. What goes into a store is made by [`access::create`].
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+    /// The same, open to no more than `mode` and the user's mask allow.
+    fn create_with_mode(&self, path: &Path, _mode: u32) -> io::Result<Box<dyn DiskFile>> {
+        self.create(path)
+    }
+    /// Owner and mode of what is there, links not followed. A disk without owners has none to tell.
+    fn access(&self, _path: &Path) -> io::Result<Option<Access>> {
+        Ok(None)
+    }
     /// Renames a file, replacing what was there.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
@@ -202,7 +221,21 @@ impl Disk for RealDisk {
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(fs::OpenOptions::new().read(true).write(true).create_new(true).open(path)?))
+        self.create_with_mode(path, access::OPEN)
+    }
+
+    fn create_with_mode(&self, path: &Path, mode: u32) -> io::Result<Box<dyn DiskFile>> {
+        let mut options = fs::OpenOptions::new();
+        options.read(true).write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
+        #[cfg(not(unix))]
+        let _: u32 = mode; // Windows has no modes.
+        Ok(Box::new(options.open(path)?))
+    }
+
+    fn access(&self, path: &Path) -> io::Result<Option<Access>> {
+        access::found(fs::symlink_metadata(path))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -213,6 +246,19 @@ impl Disk for RealDisk {
         fs::remove_file(path)
     }
 
+    #[cfg(unix)]
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        use std::os::unix::fs::DirBuilderExt;
+        let above = path.parent().map_or(Ok(None), |dir| access::found(fs::metadata(dir)))?;
+        let mode = above.map_or(0o777, Access::mode_below);
+        match fs::DirBuilder::new().mode(mode).create(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => above.map_or(Ok(()), |above| access::hand_over(&fs::File::open(path)?, above)),
+        }
+    }
+
+    #[cfg(not(unix))]
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         match fs::create_dir(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
@@ -369,8 +415,9 @@ pub(crate) fn replace_small(path: &Path, bytes: &[u8]) -> io::Result<()> {
     new.as_mut_os_string().push(".new");
     // Made anew each time, so that a link of this name is not followed.
     remove_if_there(&new)?;
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).open(&new)?;
-    io::Write::write_all(&mut file, bytes)?;
+    let segment = path.parent().and_then(|dir| access::any_segment(&dir.join("log")));
+    let file = access::create(&RealDisk, &new, &[path], segment.as_deref().as_slice())?;
+    file.write_all_at(bytes, 0)?;
     fs::rename(&new, path)
 }
 
@@ -401,7 +448,13 @@ pub(crate) fn open_source(path: &Path) -> io::Result<fs::File> {
 pub(crate) fn open_lock(path: &Path, create: bool) -> io::Result<fs::File> {
     check_regular(path)?;
     check_no_link(path)?;
-    fs::OpenOptions::new().read(true).write(create).create(create).truncate(false).open(path)
+    let file = fs::OpenOptions::new().read(true).write(create).create(create).truncate(false).open(path)?;
+    if create && file.metadata()?.len() == 0 {
+        // It was just made, by root perhaps.
+        let dir = path.parent().map_or(Ok(None), |dir| access::found(fs::metadata(dir)))?;
+        dir.map_or(Ok(()), |dir| access::hand_over(&file, dir))?;
+    }
+    Ok(file)
 }
 
 /// The path made absolute, links resolved as far as it exists.

@@ -246,18 +246,18 @@ impl Error {
                 *outcome
             }
             Self::Abandoned | Self::WorkerDied { .. } => Outcome::Unknown,
-            // What a call refuses before it writes a byte.
+            // What a call refuses before it writes a byte; and what opening and reading meet, which are given no
+            // events, and before which an append that looks keys up has written nothing.
             Self::Invalid { .. }
             | Self::TooLarge { .. }
             | Self::Codec { .. }
+            | Self::Application { .. }
             | Self::KeyConflict { .. }
             | Self::KeysUnavailable { .. }
             | Self::SourceZone { .. }
             | Self::Dead { .. }
-            | Self::Closed => Outcome::NotWritten,
-            // What opening and reading meet. Neither is given events, and an append looks keys up before it
-            // writes.
-            Self::NoStore { .. }
+            | Self::Closed
+            | Self::NoStore { .. }
             | Self::NotEmpty { .. }
             | Self::Locked { .. }
             | Self::NewerFormat { .. }

@@ -4,7 +4,7 @@
 mod cli_support;
 
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::process::Stdio;
 
 use cli_support::{Bench, append_args, line};
@@ -75,4 +75,96 @@ fn verify_counts_rows_and_not_their_absence() {
     assert_eq!((&dry["restored"], &dry["already_present"]), (&3.into(), &17.into()), "{dry}");
     let done = bench.run(&["replay"]).expect(0).json();
     assert_eq!((&done["restored"], &done["already_present"]), (&3.into(), &17.into()), "{done}");
+}
+
+/// A cursor that is a link stays one, and its file keeps its mode. One that leads nowhere is told before the first
+/// line.
+#[test]
+fn a_cursor_file_that_is_a_link_is_written_through() {
+    let bench = store(3);
+    let at = |name: &str| bench.temp.path().join(name);
+    std::fs::create_dir(at("elsewhere")).unwrap();
+    std::fs::write(at("elsewhere/cursor"), "1\n").unwrap();
+    std::fs::set_permissions(at("elsewhere/cursor"), std::fs::Permissions::from_mode(0o640)).unwrap();
+    symlink("elsewhere/cursor", at("second")).unwrap();
+    symlink(at("second"), at("first")).unwrap();
+    let first = at("first");
+    let args = ["tail", "--cursor-file", first.to_str().unwrap()];
+    assert_eq!(bench.run(&args).expect(0).out.lines().count(), 2);
+    assert!(std::fs::symlink_metadata(&first).unwrap().is_symlink());
+    assert!(std::fs::read_to_string(at("elsewhere/cursor")).unwrap().starts_with("3 "));
+    assert_eq!(std::fs::metadata(at("elsewhere/cursor")).unwrap().mode() & 0o777, 0o640);
+    assert_eq!(bench.run(&args).expect(0).out, "");
+    assert_eq!(std::fs::read_dir(at("elsewhere")).unwrap().count(), 1, "nothing stays beside it");
+
+    symlink("nowhere", at("dangling")).unwrap();
+    symlink("loop", at("loop")).unwrap();
+    symlink("/dev/zero", at("endless")).unwrap();
+    for (name, code, word) in
+        [("dangling", 1, "symbolic link"), ("loop", 1, "symbolic link"), ("endless", 2, "regular file")]
+    {
+        let cursor = at(name);
+        let done = bench.run(&["tail", "--cursor-file", cursor.to_str().unwrap()]).expect(code);
+        assert!(done.out.is_empty() && done.err.contains(word), "{}", done.err);
+        assert!(std::fs::symlink_metadata(&cursor).unwrap().is_symlink());
+    }
+    assert!(!at("nowhere").exists());
+}
+
+fn owner(path: &std::path::Path) -> (u32, u32) {
+    let found = std::fs::metadata(path).unwrap();
+    (found.uid(), found.gid())
+}
+
+/// Root rolls a segment, rebuilds the database and repairs, and the user whose store it is goes on.
+#[test]
+fn what_root_makes_in_a_store_belongs_to_its_owner() {
+    let bench = Bench::new();
+    let service = (54_321, 54_322);
+    std::fs::create_dir(bench.dir()).unwrap();
+    if chown(bench.dir(), Some(service.0), Some(service.1)).is_err() {
+        eprintln!("NOT EXERCISED: only root can give a directory away");
+        return;
+    }
+    let lines: Vec<_> = (1..=900).map(|number| line(&format!("m{number} {}", "x".repeat(300)))).collect();
+    bench.feed(&["append", "--stdin"], lines.join("\n").as_bytes()).expect(0);
+    bench.run(&["replay", "--rebuild"]).expect(0);
+    std::fs::write(bench.dir().join("synclog.db"), "no database").unwrap();
+    bench.append("and on");
+    let mut files = vec![bench.dir().join("log"), bench.dir().join("quarantine")];
+    files.extend(bench.bytes().into_keys());
+    assert!(files.iter().any(|path| path.ends_with("00000000000000000002.seg")), "it was rolled: {files:?}");
+    assert!(files.iter().any(|path| path.starts_with(bench.dir().join("quarantine"))), "{files:?}");
+    for path in files {
+        assert_eq!(owner(&path), service, "{}", path.display());
+    }
+}
+
+/// What is made beside private files, or in their place, is as private.
+#[test]
+fn private_files_stay_private() {
+    let bench = store(300);
+    let private = |path: &std::path::Path| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    bench.bytes().into_keys().for_each(|path| private(&path));
+    let lines: Vec<_> = (1..=900).map(|number| line(&format!("m{number} {}", "x".repeat(300)))).collect();
+    bench.feed(&["append", "--stdin"], lines.join("\n").as_bytes()).expect(0);
+    bench.run(&["replay", "--rebuild"]).expect(0);
+    std::fs::write(bench.dir().join("synclog.db"), "no database").unwrap();
+    bench.append("and on");
+    std::fs::remove_file(bench.dir().join("synclog.db")).unwrap();
+    std::fs::remove_file(bench.dir().join("tail")).unwrap();
+    bench.append("and on");
+    // A segment that was cut is put together again.
+    let segment = bench.segment();
+    let len = std::fs::metadata(&segment).unwrap().len();
+    std::fs::File::options().write(true).open(&segment).unwrap().set_len(len - 4096).unwrap();
+    drop(bench.run(&["repair"]));
+    let files = bench.bytes();
+    assert!(files.len() > 6, "{:?}", files.keys());
+    for path in files.into_keys() {
+        let mode = std::fs::metadata(&path).unwrap().mode();
+        assert_eq!(mode & 0o077, 0, "{}", path.display());
+    }
 }

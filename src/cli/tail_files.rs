@@ -1,13 +1,16 @@
 //! What `tail` needs of files: a cursor to go on from, and the traces of a write.
 
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use synclog::{LogPosition, StoreId};
 
 use super::exit::{Exit, Stop};
+
+/// No cursor is longer.
+const MAX_CURSOR: u64 = 1024;
 
 /// The file that says how far a `tail` has come: `SEQ STORE CHECKSUM` and a line end. Where there is no event to
 /// name, `SEQ STORE`; earlier versions wrote no checksum, and people write a bare seq.
@@ -35,13 +38,21 @@ impl Cursor {
     /// What was read last; the start of the log where there is no file yet.
     pub(crate) fn read(&self, store: StoreId) -> Result<Start, Stop> {
         let shown = self.path.display();
-        let bytes = match fs::read(&self.path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Start { seq: 0, position: None }),
-            Err(error) => {
-                return Err(Stop::new(Exit::Failure, format!("cannot read the cursor {shown}: {error}")));
+        let failed = |error| Stop::new(Exit::Failure, format!("cannot read the cursor {shown}: {error}"));
+        let target = self.target().map_err(failed)?;
+        let mut bytes = Vec::new();
+        match fs::metadata(&target) {
+            // A pipe would wait for its other end, and a device may have none.
+            Ok(found) if !found.is_file() => {
+                return Err(Stop::usage(format!("the cursor {shown} is no regular file")));
             }
-        };
+            Ok(_) => {
+                let file = File::open(&target).map_err(failed)?;
+                file.take(MAX_CURSOR).read_to_end(&mut bytes).map_err(failed)?;
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Start { seq: 0, position: None }),
+            Err(error) => return Err(failed(error)),
+        }
         let text = String::from_utf8_lossy(&bytes);
         let words: Vec<&str> = text.split_whitespace().take(4).collect();
         if let Some(other) =
@@ -80,17 +91,69 @@ impl Cursor {
         Ok(())
     }
 
+    /// The file itself. A link stays, and what it leads to is what is read and replaced.
+    fn target(&self) -> std::io::Result<PathBuf> {
+        match fs::symlink_metadata(&self.path) {
+            Ok(found) if found.is_symlink() => fs::canonicalize(&self.path).map_err(|error| {
+                std::io::Error::new(
+                    error.kind(),
+                    format!("it is a symbolic link that leads to no file ({error}); make the file or remove the link"),
+                )
+            }),
+            _ => Ok(self.path.clone()),
+        }
+    }
+
+    /// The new file has the owner and the mode of the old one, as far as this user can give them.
     fn replace(&self, text: &str) -> std::io::Result<()> {
-        let mut beside = self.path.clone().into_os_string();
+        let target = self.target()?;
+        let mut beside = target.clone().into_os_string();
         beside.push(".new");
         let beside = PathBuf::from(beside);
-        let mut file = File::create(&beside)?;
+        // Made anew each time, so that a link of this name is not followed.
+        match fs::remove_file(&beside) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let old = fs::metadata(&target).ok();
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        if old.is_some() {
+            // Nobody gets in before it is known who may.
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        }
+        let mut file = options.open(&beside)?;
+        if let Some(old) = old {
+            take_over(&file, &old)?;
+        }
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
-        fs::rename(&beside, &self.path)?;
-        let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        fs::rename(&beside, &target)?;
+        let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty());
         sync_dir(parent.unwrap_or(Path::new(".")))
     }
+}
+
+#[cfg(unix)]
+fn take_over(file: &File, old: &fs::Metadata) -> std::io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+    let made = file.metadata()?;
+    let mut mode = old.mode() & 0o777;
+    if (made.uid(), made.gid()) != (old.uid(), old.gid())
+        && fchown(file, Some(old.uid()), Some(old.gid())).is_err()
+        && made.gid() != old.gid()
+        && fchown(file, None, Some(old.gid())).is_err()
+    {
+        // Only root may give a file away. Another group gets no more than everybody has.
+        mode &= !0o070 | (mode & 0o007) << 3;
+    }
+    file.set_permissions(fs::Permissions::from_mode(mode))
+}
+
+#[cfg(not(unix))]
+fn take_over(_file: &File, _old: &fs::Metadata) -> std::io::Result<()> {
+    Ok(())
 }
 
 #[cfg(unix)]

@@ -30,9 +30,10 @@ mod unix {
     use std::path::{Path, PathBuf};
     use std::sync::Arc;
 
-    use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
+    use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RawMode};
     use rustix::io::Errno;
 
+    use super::super::access::{self, Access};
     use super::super::{Disk, DiskFile, DiskLock, FileIdentity, FileLock, Lockable};
 
     pub(super) struct HeldDisk {
@@ -68,6 +69,20 @@ mod unix {
             Ok(File::from(rustix::fs::openat(dir, name, flags | OFlags::CLOEXEC, mode)?))
         }
 
+        fn access_of(&self, path: &Path, follow: AtFlags) -> io::Result<Option<Access>> {
+            let (dir, name) = self.locate(path);
+            match rustix::fs::statat(dir, name, follow) {
+                Ok(stat) => Ok(Some(Access::of_stat(&stat))),
+                Err(Errno::NOENT) => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        }
+
+        /// Owner and mode of the directory in which a path lies.
+        fn above(&self, path: &Path) -> io::Result<Option<Access>> {
+            path.parent().map_or(Ok(None), |dir| self.access_of(dir, AtFlags::empty()))
+        }
+
         /// What is at a path and is neither a regular file nor, for whoever writes, reached through a link is
         /// refused, as `RealDisk` does (P12).
         fn check_file(&self, path: &Path, writable: bool) -> io::Result<()> {
@@ -98,8 +113,16 @@ mod unix {
         }
 
         fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+            self.create_with_mode(path, access::OPEN)
+        }
+
+        fn create_with_mode(&self, path: &Path, mode: u32) -> io::Result<Box<dyn DiskFile>> {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
-            Ok(Box::new(self.open_at(path, flags, FILE_MODE)?))
+            Ok(Box::new(self.open_at(path, flags, Mode::from_raw_mode(mode as RawMode))?))
+        }
+
+        fn access(&self, path: &Path) -> io::Result<Option<Access>> {
+            self.access_of(path, AtFlags::SYMLINK_NOFOLLOW)
         }
 
         fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -114,9 +137,14 @@ mod unix {
 
         fn create_dir(&self, path: &Path) -> io::Result<()> {
             let (dir, name) = self.locate(path);
-            match rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o777)) {
+            let above = self.above(path)?;
+            let mode = above.map_or(0o777, Access::mode_below);
+            match rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(mode as RawMode)) {
                 Err(Errno::EXIST) => self.open_at(path, DIRECTORY, Mode::empty()).map(drop),
-                other => Ok(other?),
+                Err(error) => Err(error.into()),
+                Ok(()) => above.map_or(Ok(()), |above| {
+                    access::hand_over(&self.open_at(path, DIRECTORY, Mode::empty())?, above)
+                }),
             }
         }
 
@@ -154,7 +182,12 @@ mod unix {
                     self.check_file(path, true)?;
                     let flags =
                         if alone { OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW } else { OFlags::RDONLY };
-                    self.open_at(path, flags, FILE_MODE)?
+                    let file = self.open_at(path, flags, FILE_MODE)?;
+                    if alone && file.metadata()?.len() == 0 {
+                        // It was just made, by root perhaps.
+                        self.above(path)?.map_or(Ok(()), |above| access::hand_over(&file, above))?;
+                    }
+                    file
                 }
             };
             FileLock::take(file, alone)

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::disk::DiskFile;
+use crate::disk::{DiskFile, access};
 use crate::error::{Error, Result};
 
 use super::directory::LogDir;
@@ -18,7 +18,7 @@ pub(crate) fn keep(log: &LogDir, file: &dyn DiskFile, number: u64, start: u64, e
     let (path, copy) = (0..u32::MAX)
         .find_map(|attempt| {
             let path = dir.join(format!("segment-{number}-offset-{start}-{attempt}.bin"));
-            match log.disk.create(&path) {
+            match access::create(log.disk.as_ref(), &path, &[], &[&log.segment_path(number)]) {
                 Ok(copy) => Some(Ok((path, copy))),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
                 Err(error) => Some(Err(error)),

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::disk::{Disk, DiskFile, read_exact_at};
+use crate::disk::{Disk, DiskFile, access, read_exact_at};
 use crate::error::{Error, Result};
 use crate::store_id::StoreId;
 use crate::system::Map;
@@ -164,7 +164,7 @@ pub(super) fn create_with(
 ) -> Result<Arc<dyn DiskFile>> {
     let path = dir.join(file_name(header.number));
     let unfinished = dir.join(format!("{:020}{NEW_SUFFIX}", header.number));
-    let written = write_new(disk, &unfinished, header, fill);
+    let written = write_new(disk, &unfinished, (dir, &path), header, fill);
     let file = match written {
         Ok(file) => file,
         Err(error) => {
@@ -181,14 +181,17 @@ pub(super) fn create_with(
 fn write_new(
     disk: &dyn Disk,
     path: &Path,
+    (dir, target): (&Path, &Path),
     header: &SegmentHeader,
     fill: impl FnOnce(&dyn DiskFile) -> Result<()>,
 ) -> Result<Arc<dyn DiskFile>> {
     const CHUNK: u64 = 1024 * 1024;
-    let file = match disk.create(path) {
+    let neighbours = [header.number - 1, header.number + 1].map(|number| dir.join(file_name(number)));
+    let create = || access::create(disk, path, &[target], &neighbours.each_ref().map(PathBuf::as_path));
+    let file = match create() {
         // A crash or a full disk left one in the making; nobody ever reads it.
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            disk.remove(path).and_then(|()| disk.create(path))
+            disk.remove(path).and_then(|()| create())
         }
         other => other,
     };

@@ -10,12 +10,13 @@
 
 use std::io;
 
-use crate::disk::DiskFile;
+use crate::disk::{DiskFile, access};
 use crate::error::{Error, Result};
 use crate::finding::{Finding, FindingKind};
 use crate::store_id::StoreId;
 
 use super::directory::LogDir;
+use super::segment::SegmentHeader;
 use super::survey::Witness;
 
 /// Bytes of the file: 32 + 20 + 8 + 8 digits, three blanks and a line feed.
@@ -83,7 +84,7 @@ pub(crate) struct TailFile {
 
 impl TailFile {
     /// Writes the newest event. Where that fails the log is no worse off, so nobody is told.
-    pub(crate) fn write(&mut self, log: &LogDir, store: StoreId, witness: Witness) {
+    pub(crate) fn write(&mut self, log: &LogDir, segment: &SegmentHeader, witness: Witness) {
         if self.written == Some(witness) {
             return;
         }
@@ -91,11 +92,14 @@ impl TailFile {
             let path = log.tail_path();
             let opened = log.disk.open(&path, true);
             self.file = match opened {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => log.disk.create(&path).ok(),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    let like = log.segment_path(segment.number);
+                    access::create(log.disk.as_ref(), &path, &[], &[&like]).ok()
+                }
                 other => other.ok(),
             };
         }
-        let bytes = encode(store, witness);
+        let bytes = encode(segment.store, witness);
         let written = self.file.as_ref().is_some_and(|file| file.write_all_at(bytes.as_bytes(), 0).is_ok());
         if written {
             self.written = Some(witness);

@@ -288,7 +288,7 @@ impl LogWriter {
     /// Notes the newest event, which must be durable, in the file `tail`.
     pub(crate) fn note_tail(&mut self) {
         if let Some(newest) = self.last_event.filter(|_| !self.failed) {
-            self.tail.write(&self.log, self.header.store, newest);
+            self.tail.write(&self.log, &self.header, newest);
         }
     }
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 pub(crate) use rusqlite::Connection;
 use rusqlite::{ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
-use crate::disk::{self, FileIdentity};
+use crate::disk::{self, FileIdentity, access};
 use crate::error::Error;
 use crate::event::Value;
 use crate::store_id::StoreId;
@@ -186,6 +186,21 @@ pub(crate) fn uses_wal(db: &Connection) -> bool {
     db.query_row("PRAGMA journal_mode", [], |row| row.get::<_, String>(0)).is_ok_and(|mode| mode == "wal")
 }
 
+/// Makes an empty database where there is none. One that was moved aside has left its owner and mode
+/// ([`leave_access`]).
+fn make_file(path: &Path) -> std::io::Result<()> {
+    access::make_database(path, access::of_first(&[&beside(path, ".new")])?)
+}
+
+/// Keeps owner and mode of a database that is about to be moved aside, for the one that will take its place: in
+/// the file that a rebuild begins with.
+pub(crate) fn leave_access(path: &Path) -> std::io::Result<()> {
+    let Some(found) = access::of_first(&[path])? else { return Ok(()) };
+    let unfinished = beside(path, ".new");
+    disk::remove_if_there(&unfinished)?;
+    access::make_database(&unfinished, Some(found))
+}
+
 fn open_for_writing(path: &Path, wait: Duration) -> Result<Connection, Trouble> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let db = open_connection(path, flags, wait)?;
@@ -298,6 +313,7 @@ impl Projection {
             for suffix in ["-wal", "-journal", "-shm"] {
                 let _ = disk::remove_if_there(&beside(path, suffix));
             }
+            make_file(path).map_err(|error| Trouble::io(&error))?;
             open_for_writing(path, wait)?
         };
         if !exists {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-use crate::disk;
+use crate::disk::{self, access};
 use crate::store_id::StoreId;
 use crate::threads;
 
@@ -35,9 +35,12 @@ impl Rebuild {
     /// Starts a new database beside `target`, throwing away what an interrupted rebuild left.
     pub(crate) fn start(target: &Path, schema: Schema, store: StoreId) -> Result<Self, Trouble> {
         let unfinished = beside(target, ".new");
+        // Before these go: the new file gets its owner and mode from what it replaces.
+        let replaced = access::of_first(&[target, &unfinished]).map_err(|error| Trouble::io(&error))?;
         for suffix in ["", "-wal", "-shm", "-journal"] {
             disk::remove_if_there(&beside(&unfinished, suffix)).map_err(|error| Trouble::io(&error))?;
         }
+        access::make_database(&unfinished, replaced).map_err(|error| Trouble::io(&error))?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
         let db = open_connection(&unfinished, flags, Duration::ZERO)?;
         // Nobody sees this file before it is whole and synced, so it needs no journal.

@@ -424,6 +424,7 @@ impl Projector {
         let stamp: String =
             crate::Timestamp::now().to_string().chars().filter(char::is_ascii_digit).collect();
         let kept = dir.join(format!("database-{stamp}.db"));
+        projection::leave_access(&self.database).map_err(io)?;
         // First the logs that SQLite keeps beside it, so that no crash leaves them to a new database.
         for suffix in ["-wal", "-journal", "-shm", ""] {
             let from = projection::beside(&self.database, suffix);
