@@ -67,6 +67,11 @@ pub enum FindingKind {
     /// An event of a kind and version that this program knows and all the same cannot read: its own code
     /// refuses it, or panics, or makes a row that does not fit the table. Kept, not projected.
     UnreadableEvent,
+    /// Rows, or the file `tail`, prove events that the log holds otherwise: parts of two copies of the store,
+    /// each of which went on by itself.
+    TwoHistories,
+    /// The table of seqs without rows says so of seqs that have events: it is not believed.
+    AbsenceUnproved,
 }
 
 impl FindingKind {
@@ -100,6 +105,8 @@ impl FindingKind {
             Self::TablesOutdated => "tables_outdated",
             Self::TablesUpgraded => "tables_upgraded",
             Self::UnreadableEvent => "unreadable_event",
+            Self::TwoHistories => "two_histories",
+            Self::AbsenceUnproved => "absence_unproved",
         }
     }
 
@@ -118,7 +125,8 @@ impl FindingKind {
             | Self::CutSegment
             | Self::DamagedHeaderCopy
             | Self::DamagedFiller
-            | Self::AppliedBeyondLog => Severity::LogDamaged,
+            | Self::AppliedBeyondLog
+            | Self::TwoHistories => Severity::LogDamaged,
             Self::DatabaseMissing
             | Self::DatabaseDamaged
             | Self::DatabaseForeign
@@ -128,7 +136,8 @@ impl FindingKind {
             | Self::RowUnknown
             | Self::RowUnhealable
             | Self::AppliedDiffers
-            | Self::TablesOutdated => Severity::ProjectionDiffers,
+            | Self::TablesOutdated
+            | Self::AbsenceUnproved => Severity::ProjectionDiffers,
             Self::TornTail
             | Self::UnfinishedBatch
             | Self::UnknownFile

@@ -14,7 +14,8 @@ pub(crate) struct RepairArgs {
     /// Tell what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Take the log for whole where the database has seen more events than it holds
+    /// Take the log for whole where the database has seen more or other events than it holds; the others are
+    /// kept in quarantine/
     #[arg(long, conflicts_with = "accept_loss")]
     trust_log: bool,
     /// Give up what cannot be brought back, if it is this many events; the log says so ever after
@@ -91,7 +92,8 @@ fn repair(global: &Global, args: &RepairArgs) -> Result<RepairReport, Stop> {
         return Ok(Store::<SyncEvent>::accept_loss(&dir, options, events)?);
     }
     let mut report = Store::<SyncEvent>::repair(&dir, options.clone(), args.dry_run, false)?;
-    let beyond = |finding: &Finding| finding.kind == FindingKind::AppliedBeyondLog;
+    let beyond =
+        |finding: &Finding| matches!(finding.kind, FindingKind::AppliedBeyondLog | FindingKind::TwoHistories);
     if args.dry_run || !args.trust_log || !report.lost.iter().any(beyond) {
         return Ok(report);
     }
@@ -100,6 +102,8 @@ fn repair(global: &Global, args: &RepairArgs) -> Result<RepairReport, Stop> {
         return Ok(report);
     }
     let mut then = Store::<SyncEvent>::repair(&dir, options, false, true)?;
+    // What rows proved is in a file now, and not lost.
+    report.lost.retain(|finding| finding.kind != FindingKind::TwoHistories);
     report.healed_events += then.healed_events;
     report.findings.append(&mut then.findings);
     report.quarantined.append(&mut then.quarantined);

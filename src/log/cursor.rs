@@ -183,6 +183,11 @@ impl Cursor {
         (self.segment == segment && self.reader.is_some()).then_some(self.chain)
     }
 
+    /// Where reading stands: behind what was read last.
+    pub(super) fn place(&self) -> Place {
+        (self.segment, self.chain)
+    }
+
     /// Where the last damage starts that was passed over, and where reading goes on behind it; the
     /// latter is `None` where nothing is left to read.
     pub(super) fn around_damage(&self) -> Option<(Place, Option<Place>)> {

@@ -21,7 +21,8 @@ const LAST_HEADER_BYTE: u8 = 0x1F;
 const LAST_FRAME_BYTE: u8 = 0x5A;
 /// Where a header has the time of its append.
 pub(crate) const APPENDED_AT: usize = 16;
-const HEADER_SUM_AT: usize = 40;
+/// Where a header has its own checksum.
+pub(crate) const HEADER_SUM_AT: usize = 40;
 
 /// Set in `flags` of every event of a batch but the last.
 pub(crate) const FLAG_MORE: u8 = 1;

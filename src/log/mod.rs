@@ -199,6 +199,7 @@ pub(crate) mod cursor;
 pub(crate) mod damage;
 pub(crate) mod deletion;
 pub(crate) mod directory;
+pub(crate) mod fork;
 pub(crate) mod frame;
 #[cfg(test)]
 mod golden_tests;

@@ -169,7 +169,8 @@ pub(super) fn as_json(db: &Connection, schema: &Schema, id: i64) -> Result<Optio
     Ok(object.map(|object| serde_json::Value::Object(object).to_string()))
 }
 
-fn json(value: &Value) -> serde_json::Value {
+/// A value in JSON; a blob as `{"hex": "…"}`.
+pub(crate) fn json(value: &Value) -> serde_json::Value {
     match value {
         Value::Null => serde_json::Value::Null,
         Value::Integer(number) => (*number).into(),

@@ -24,7 +24,7 @@ use crate::error::Error;
 use crate::event::Value;
 use crate::store_id::StoreId;
 
-pub(crate) use apply::{Changes, LOST, Step, UNKNOWN, UNREADABLE, apply_in};
+pub(crate) use apply::{Changes, LOST, Step, UNKNOWN, UNREADABLE, apply_in, json};
 use checkpoint::Checkpoints;
 use row::Row;
 use schema::{PROJECTION_VERSION, Schema};
@@ -456,6 +456,20 @@ pub(crate) fn vouches_for(db: &Connection, schema: &Schema, applied: Applied) ->
         Some(Value::Blob(frame)) => Ok(frame.get(40..44) == Some(&applied.sum.to_le_bytes()[..])),
         Some(_) => Ok(false),
         None => compare::is_absent(db, applied.seq),
+    }
+}
+
+/// The newest event that the rows of `store` say they have, whatever else became of the tables; `None` where
+/// they do not tell.
+pub(crate) fn evidence(db: &Connection, store: StoreId) -> Option<Applied> {
+    if !names_store(db, store) {
+        return None;
+    }
+    match (meta_value(db, "applied_seq"), meta_value(db, "applied_sum")) {
+        (Ok(Some(Value::Integer(seq))), Ok(Some(Value::Integer(sum)))) => {
+            Some(Applied { seq: u64::try_from(seq).ok()?, sum: u32::try_from(sum).ok()? })
+        }
+        _ => None,
     }
 }
 

@@ -10,13 +10,15 @@ use crate::finding::Finding;
 use crate::lock::{WriterLock, writer_lives};
 use crate::log::directory::LogDir;
 use crate::log::loss;
-use crate::log::open::OpenLog;
+use crate::log::open::{OpenLog, Recovered};
+use crate::log::view::LogView;
 use crate::log::writer::Limits;
-use crate::projection::database_path;
 use crate::projection::schema::Schema;
+use crate::projection::{Connection, database_path};
 use crate::replay::{ReplayReport, RowDonor};
 use crate::time::Timestamp;
 
+use super::histories::{self, Log};
 use super::open::{self, Fallback};
 use super::{OpenReport, Options, Store};
 
@@ -121,9 +123,24 @@ impl<E: Event> Store<E> {
             },
             unread: None,
         };
-        let (done, lost) = crate::log::open::repair(&log, &mut with, dry_run)?;
+        let (mut done, mut lost) = crate::log::open::repair(&log, &mut with, dry_run)?;
         let settled = !dry_run || done.healed_events == 0;
-        let acceptable = if lost.is_empty() || !settled {
+        let two_histories = match LogView::open(log.clone(), None, false)? {
+            Some(view) => {
+                let found = Log::of(&view);
+                if trust_log && !dry_run && lost.is_empty() {
+                    put_aside::<E>(&found, peeked.db.as_ref(), &schema, &mut done)?;
+                    false
+                } else {
+                    let found = histories::findings::<E>(&found, peeked.db.as_ref(), &schema)?;
+                    lost.extend(found.iter().cloned());
+                    !found.is_empty()
+                }
+            }
+            None => false,
+        };
+        // Giving events up would not tell which history is to go on.
+        let acceptable = if lost.is_empty() || !settled || two_histories {
             None
         } else {
             loss::plan(&log, peeked.witness)?.map(|plan| plan.events())
@@ -180,4 +197,19 @@ impl<E: Event> Store<E> {
         report.findings.extend(opened.findings);
         Ok(report)
     }
+}
+
+/// Keeps the history of the rows, where it is not the log's: the log's rows are about to take its place.
+fn put_aside<E: Event>(
+    log: &Log<'_>,
+    db: Option<&Connection>,
+    schema: &Schema,
+    done: &mut Recovered,
+) -> Result<()> {
+    let Some(db) = db else { return Ok(()) };
+    let Some(fork) = histories::of_rows::<E>(log, db, schema)? else { return Ok(()) };
+    let (path, finding) = histories::put_aside::<E>(log.log, &fork, db, schema)?;
+    done.findings.push(finding);
+    done.quarantined.push(path);
+    Ok(())
 }

@@ -10,6 +10,7 @@ mod commit;
 mod deletion_tests;
 #[cfg(test)]
 mod fault_tests;
+mod histories;
 mod keys;
 mod known;
 mod log_position;

@@ -20,6 +20,7 @@ use crate::replay::{ReplayReport, RowDonor, Stop};
 use crate::store_id::StoreId;
 use crate::time::Timestamp;
 
+use super::histories::{self, Log};
 use super::known::{Counting, Known, KnownRows};
 use super::options::Options;
 use super::project::{Projector, database_exists};
@@ -266,6 +267,7 @@ fn open_log<E: Event>(
         Some(rows) => rows,
         None => &mut NoDonor,
     };
+    let unread = peeked.unread.is_some();
     let with = OpenLog {
         limits: options.limits,
         witness: peeked.witness,
@@ -275,6 +277,10 @@ fn open_log<E: Event>(
         tail: None,
     };
     let (writer, mut recovered) = log_open::open_listed(log, listing, with)?;
+    if !trust_log && !unread {
+        let found = Log { log, segments: &recovered.segments, horizon: writer.position() };
+        histories::refuse(log, histories::findings::<E>(&found, peeked.db.as_ref(), schema)?)?;
+    }
     let only_reads = |db: &Connection| db.is_readonly("main").unwrap_or(false);
     let rows = peeked.db.filter(only_reads).zip(peeked.identity);
     let known = Known {

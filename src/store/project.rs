@@ -15,11 +15,12 @@ use crate::log::view::LogView;
 use crate::log::writer::Position;
 use crate::projection::compare::Tally;
 use crate::projection::schema::Schema;
-use crate::projection::{self, Applied, Projection, Step, Trouble, compare};
+use crate::projection::{self, Applied, Connection, Projection, Step, Trouble, compare};
 use crate::replay::{self, Prepared, ReplayReport, Stop};
 use crate::store_id::StoreId;
 
 use super::commit::{Shared, Turn};
+use super::histories::{self, Log};
 use super::known::{Counting, Known, KnownRows};
 use super::opening::{Halt, Opening};
 
@@ -271,6 +272,7 @@ impl Projector {
             if Self::applied_fits(&view, applied)? {
                 self.mend_quickly::<E>(&mut projection, &view, counting)?;
             } else {
+                self.check_history::<E>(&view, projection.reader())?;
                 let what = "the applied seq and its checksum are not of this log: every row is compared";
                 self.findings.push(
                     Finding::new(FindingKind::AppliedDiffers, what).seq(applied.seq).file(&self.database),
@@ -288,6 +290,16 @@ impl Projector {
         }
         let (cursor, _) = view.cursor(projection.applied().seq + 1, false)?;
         Ok((projection, cursor))
+    }
+
+    /// Refuses to put the log's rows in the place of rows that prove another history.
+    fn check_history<E: Event>(&self, view: &LogView, rows: &Connection) -> Result<(), Error> {
+        if self.trust_log {
+            return Ok(());
+        }
+        let fork = histories::of_rows::<E>(&Log::of(view), rows, &self.schema)?;
+        let found = fork.map(|fork| fork.finding().file(&self.database));
+        histories::refuse(&self.log, found.into_iter().collect())
     }
 
     /// Whether the log holds the applied event under the checksum that the rows remember.
@@ -386,6 +398,9 @@ impl Projector {
         if there {
             let db = projection::open_for_reading(&self.database, wait).ok();
             let ours = db.as_ref().is_some_and(|db| projection::names_store(db, self.store));
+            if let Some(db) = &db {
+                self.check_history::<E>(&view, db)?;
+            }
             let (kind, what) = if ours {
                 old = db;
                 let kind = match why {
@@ -519,10 +534,7 @@ pub(super) fn run<E: Event>(shared: &Arc<Shared<E>>, mut opening: Option<Opening
             }
             Err(stop) => {
                 let error = stop.into_error(&projector.database);
-                let beyond = |finding: &Finding| finding.kind == FindingKind::AppliedBeyondLog;
-                if matches!(&error, Error::Damaged { findings, .. } if findings.iter().any(beyond))
-                    || matches!(&error, Error::Displaced { .. })
-                {
+                if histories::forbids_appends(&error) || matches!(&error, Error::Displaced { .. }) {
                     // More was acknowledged than the log holds: another append would use a seq twice. Or this
                     // is another store's database, or none.
                     shared.die(error);

@@ -26,6 +26,7 @@ use crate::replay::gap_finding;
 use crate::store_id::StoreId;
 use crate::time::Timestamp;
 
+use super::histories::{self, Log};
 use super::log_position::LogPosition;
 use super::open::{Fallback, contents, no_store, peek};
 use super::report::OpenReport;
@@ -111,7 +112,7 @@ impl<E: Event> Reader<E> {
             if live != lock::writer_lives(&RealDisk, &dir)? && attempts < 10 {
                 continue;
             }
-            let Some(view) = view else {
+            let Some(mut view) = view else {
                 let found = contents(&log)?;
                 if found == super::open::Contents::Store {
                     let findings = log.list()?.refusals;
@@ -122,6 +123,12 @@ impl<E: Event> Reader<E> {
                 }
                 return Err(no_store(&log, &found, false));
             };
+            if peeked.unread.is_none() {
+                let found = histories::findings::<E>(&Log::of(&view), peeked.db.as_ref(), &schema);
+                view.findings.extend(
+                    found.or_else(|error| if error.is_busy() { Ok(Vec::new()) } else { Err(error) })?,
+                );
+            }
             let process = std::process::id();
             return Ok(Self { view, schema, live_writer: live, process, event: PhantomData });
         }
