@@ -44,6 +44,7 @@ struct Readme;
 // The command line belongs to the binary; only the fuzzer reaches it through the library.
 #[cfg(all(fuzzing, feature = "cli"))]
 extern crate self as synclog;
+mod absences;
 mod anchor;
 mod application;
 #[cfg(all(fuzzing, feature = "cli"))]

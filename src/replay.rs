@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::absences;
 use crate::application;
 use crate::codec;
 use crate::erasures::Erasures;
@@ -410,6 +411,7 @@ pub(crate) fn heal_all<E: Event>(
     if !missing.is_empty() {
         return Err(Error::Damaged { dir: view.log.store_dir.clone(), findings: missing }.into());
     }
+    absences::settle::<E>(projection, view, go_on, findings)?;
     let mut floor = view.first_seq() as i64;
     set_aside_between(projection, i64::MIN, floor - 1, report)?;
     // Each of these is told once, however often the rows are compared.

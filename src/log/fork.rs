@@ -152,19 +152,26 @@ pub(crate) fn find(
     let Some(start) = start else { return Ok(None) };
     let mut cursor = Cursor::at_segment(log.clone(), start, horizon)?;
     let mut stand = Stand { segment: start.number, chain: Chain::start_of(&start) };
+    // Behind damage only an event that both have tells again what is in common.
+    let mut broken = false;
     while let Some(entry) = cursor.next()? {
+        broken |= matches!(entry, Entry::Damage(_));
         if let Entry::Event { header, .. } = entry {
             if header.seq > last {
                 break;
             }
-            let row = donor.frame(header.seq)?.and_then(|frame| sum_of(&frame));
-            if row.is_some_and(|row| row != header.sum) {
-                // Behind damage nothing tells what both have in common.
-                let next_to_it = stand.chain.seq == header.seq;
-                return if next_to_it { prove(store, stand, horizon.seq - 1, donor) } else { Ok(None) };
+            match donor.frame(header.seq)?.and_then(|frame| sum_of(&frame)) {
+                Some(row) if row == header.sum => broken = false,
+                Some(_) => {
+                    let fork = prove(store, stand, horizon.seq - 1, donor)?;
+                    return Ok(fork.filter(|fork| fork.last >= header.seq));
+                }
+                None => {}
             }
         }
-        stand = at(&cursor);
+        if !broken {
+            stand = at(&cursor);
+        }
     }
     Ok(None)
 }

@@ -143,6 +143,27 @@ fn absent_between(db: &Connection, first: u64, last: u64) -> Result<u64, Trouble
     Ok(query.query_row(params![first as i64, last as i64], |row| row.get::<_, i64>(0))?.max(0) as u64)
 }
 
+/// What the database says about seqs without rows, as far as it reaches into `first` to `last`: at most `limit`
+/// ranges that start behind `after`, in order.
+pub(crate) fn absences(
+    db: &Connection,
+    first: u64,
+    last: u64,
+    after: i64,
+    limit: usize,
+) -> Result<Vec<(i64, i64)>, Trouble> {
+    let mut query = db.prepare_cached(
+        "SELECT first, last FROM synclog_absent WHERE first > ?1 AND first <= ?2 AND last >= ?3 \
+         ORDER BY first LIMIT ?4",
+    )?;
+    let ranges = query
+        .query_map(params![after, last as i64, first as i64, limit as i64], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?
+        .collect::<Result<_, _>>()?;
+    Ok(ranges)
+}
+
 /// Whether the database says that `seq` lawfully has no row.
 pub(crate) fn is_absent(db: &Connection, seq: u64) -> Result<bool, Trouble> {
     Ok(absent_between(db, seq, seq)? > 0)

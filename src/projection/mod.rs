@@ -433,6 +433,14 @@ impl Projection {
         compare::read_back(&self.read, &self.schema, rows)
     }
 
+    /// Takes away what the table of seqs without rows says of these.
+    pub(crate) fn forget_absence(&self, first: u64, last: u64) -> Result<(), Trouble> {
+        let mut delete =
+            self.write.prepare_cached("DELETE FROM synclog_absent WHERE first <= ?2 AND last >= ?1")?;
+        delete.execute(params![first as i64, last as i64])?;
+        Ok(())
+    }
+
     /// Sets the applied seq without touching rows.
     pub(crate) fn force_applied(&mut self, applied: Applied) -> Result<(), Trouble> {
         write_applied(&self.write, applied)?;

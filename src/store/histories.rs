@@ -25,14 +25,14 @@ use crate::store_id::StoreId;
 
 /// The part of the log that is looked at.
 pub(super) struct Log<'a> {
-    pub(super) log: &'a LogDir,
+    pub(super) dir: &'a LogDir,
     pub(super) segments: &'a Segments,
     pub(super) horizon: Horizon,
 }
 
 impl<'a> Log<'a> {
     pub(super) fn of(view: &'a LogView) -> Self {
-        Self { log: &view.log, segments: &view.segments, horizon: view.horizon }
+        Self { dir: &view.log, segments: &view.segments, horizon: view.horizon }
     }
 
     fn store(&self) -> Option<StoreId> {
@@ -46,7 +46,7 @@ pub(super) fn of_rows<E: Event>(log: &Log<'_>, db: &Connection, schema: &Schema)
         return Ok(None);
     };
     let applied = Witness { seq: applied.seq, sum: applied.sum };
-    fork::find(log.log, log.segments, log.horizon, applied, &mut RowDonor::<E>::new(db, schema))
+    fork::find(log.dir, log.segments, log.horizon, applied, &mut RowDonor::<E>::new(db, schema))
 }
 
 /// What rows and the file `tail` say against the log. `db` are the rows; where there are none of this
@@ -56,7 +56,7 @@ pub(super) fn findings<E: Event>(
     db: Option<&Connection>,
     schema: &Schema,
 ) -> Result<Vec<Finding>> {
-    let database = projection::database_path(&log.log.store_dir);
+    let database = projection::database_path(&log.dir.store_dir);
     let other = if db.is_none() { open_evidence(&database) } else { None };
     let db = db.or(other.as_ref());
     let mut found = Vec::new();
@@ -65,14 +65,14 @@ pub(super) fn findings<E: Event>(
     {
         found.push(fork.finding().file(database));
     }
-    let tail = tail::read(log.log)?;
+    let tail = tail::read(log.dir)?;
     if let Some(witness) = log.store().and_then(|store| tail::of_store(tail, store)) {
         let mut rows = db.map(|db| RowDonor::<E>::new(db, schema));
         let donor: &mut dyn Donor = match &mut rows {
             Some(rows) => rows,
             None => &mut NoDonor,
         };
-        found.extend(fork::of_tail(log.log, log.segments, log.horizon, witness, donor)?);
+        found.extend(fork::of_tail(log.dir, log.segments, log.horizon, witness, donor)?);
     }
     Ok(found)
 }

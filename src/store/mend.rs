@@ -208,7 +208,7 @@ fn put_aside<E: Event>(
 ) -> Result<()> {
     let Some(db) = db else { return Ok(()) };
     let Some(fork) = histories::of_rows::<E>(log, db, schema)? else { return Ok(()) };
-    let (path, finding) = histories::put_aside::<E>(log.log, &fork, db, schema)?;
+    let (path, finding) = histories::put_aside::<E>(log.dir, &fork, db, schema)?;
     done.findings.push(finding);
     done.quarantined.push(path);
     Ok(())

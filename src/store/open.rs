@@ -278,7 +278,7 @@ fn open_log<E: Event>(
     };
     let (writer, mut recovered) = log_open::open_listed(log, listing, with)?;
     if !trust_log && !unread {
-        let found = Log { log, segments: &recovered.segments, horizon: writer.position() };
+        let found = Log { dir: log, segments: &recovered.segments, horizon: writer.position() };
         histories::refuse(log, histories::findings::<E>(&found, peeked.db.as_ref(), schema)?)?;
     }
     let only_reads = |db: &Connection| db.is_readonly("main").unwrap_or(false);

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::absences;
 use crate::error::Error;
 use crate::event::Event;
 use crate::finding::{Finding, FindingKind};
@@ -342,6 +343,9 @@ impl Projector {
     ) -> Result<(), Stop> {
         let applied = projection.applied().seq;
         let first = view.first_seq();
+        // Before anything is counted that the table says.
+        let halt = self.halt.clone();
+        absences::settle::<E>(projection, view, &|| !halt.is_due(), &mut self.findings)?;
         let db = projection.reader();
         let tally = match counting.and_then(Counting::tally) {
             Some(tally) => tally,

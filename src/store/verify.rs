@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::absences;
 use crate::codec;
 use crate::erasures::Erasures;
 use crate::error::Result;
@@ -254,6 +255,14 @@ fn walk<E: Event>(
         Err(Stop::View(found)) => return Ok(Some(found)),
     }
     erasures.unexplained().into_iter().for_each(|finding| check.tell(finding));
+    match absences::unproved::<E>(view, db, applied.seq.min(view.last_seq()), &|| true) {
+        Ok(found) => {
+            let next = "`synclog replay` brings their rows back";
+            found.into_iter().for_each(|range| check.tell(absences::finding(range, next)));
+        }
+        Err(Stop::Log(error)) => return Err(error),
+        Err(Stop::View(found)) => return Ok(Some(found)),
+    }
     floor = floor.max((applied.seq as i64).saturating_add(1));
     Ok(trouble.or_else(|| tell_all(check, floor, i64::MAX)))
 }
