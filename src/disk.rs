@@ -401,6 +401,24 @@ pub(crate) fn file_len(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |meta| meta.len())
 }
 
+/// Whether at least so many bytes are free in a directory, and this many can be written there: what a file system
+/// says of itself is not always so.
+pub(crate) fn has_room(dir: &Path, free: u64, bytes: usize) -> bool {
+    #[cfg(unix)]
+    let there =
+        rustix::fs::statvfs(dir).is_ok_and(|stat| stat.f_bavail.saturating_mul(stat.f_frsize) >= free);
+    #[cfg(not(unix))]
+    let there = free < u64::MAX;
+    let path = dir.join("room.test");
+    let write = || {
+        remove_if_there(&path)?;
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).open(&path)?;
+        io::Write::write_all(&mut file, &vec![1; bytes])
+    };
+    let written = there && write().is_ok();
+    there && remove_if_there(&path).is_ok() && written
+}
+
 /// Removes a file that may be absent.
 pub(crate) fn remove_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {

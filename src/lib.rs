@@ -66,6 +66,8 @@ mod projection;
 #[cfg(any(test, fuzzing))]
 mod proof;
 mod replay;
+mod room;
+mod standing;
 mod store;
 mod store_id;
 mod sync;

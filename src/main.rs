@@ -4,6 +4,7 @@
 //! of its own. Exit codes are in `cli/exit.rs`, all output goes through `cli/out.rs`.
 
 mod cli;
+mod standing;
 
 use std::process::ExitCode;
 

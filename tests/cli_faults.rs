@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cli_support::trace::calls;
-use cli_support::{Bench, Rng, line, number_from_env, text};
+use cli_support::{Bench, PATIENCE, Rng, line, number_from_env, text};
 use serde_json::Value;
 
 const CALLS: &str = "openat,mkdir,pwrite64,write,sync_file_range,fdatasync,fsync,rename,unlink,ftruncate";
@@ -427,4 +427,43 @@ fn check(
     }
     let verify = bench.run(&["verify"]);
     assert_eq!(verify.code, Some(0), "{}{context}", verify.out);
+}
+
+/// A trigger spoils every row. That is one fault, however many events meet it.
+#[test]
+fn a_fault_that_lasts_is_told_when_it_begins_and_when_it_ends() {
+    let bench = Bench::new();
+    bench.append("before");
+    let err = tempfile::NamedTempFile::new().unwrap();
+    let mut command = bench.command(&["append", "--stdin"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(err.reopen().unwrap());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let mut answers = BufReader::new(child.stdout.take().unwrap());
+    let mut ask = |projected: bool| {
+        stdin.write_all((line("m") + "\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        answers.read_line(&mut answer).unwrap();
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!((&answer["durable"], &answer["projected"]), (&true.into(), &projected.into()), "{answer}");
+    };
+    ask(true);
+    let db = rusqlite::Connection::open(bench.dir().join("synclog.db")).unwrap();
+    db.busy_timeout(PATIENCE).unwrap();
+    db.execute_batch(
+        "CREATE TRIGGER theirs AFTER INSERT ON sync_logs BEGIN
+         UPDATE sync_logs SET log_message = 'theirs' WHERE id = new.id; END",
+    )
+    .unwrap();
+    (0..50).for_each(|_| ask(false));
+    let told = std::fs::read_to_string(err.path()).unwrap();
+    assert_eq!(told.lines().count(), 1, "{told}");
+    assert!(told.contains("look for a trigger"), "{told}");
+    db.execute_batch("DROP TRIGGER theirs").unwrap();
+    ask(true);
+    drop(stdin);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let told = std::fs::read_to_string(err.path()).unwrap();
+    assert_eq!(told.lines().count(), 2, "{told}");
+    assert!(told.contains("is over"), "{told}");
 }

@@ -270,3 +270,94 @@ fn reads_work_on_a_read_only_file_system() {
     check(&mut disk, &[0, 1]);
     disk.run(&append_args("and on")).expect(0);
 }
+
+/// Calls of a trace that use the database or what SQLite keeps beside it.
+fn of_database(call: &cli_support::trace::Call) -> bool {
+    // Whether the file is there is looked at by its name; that touches no byte of it.
+    call.arguments.contains("/synclog.db") && !call.name.contains("stat")
+}
+
+#[test]
+fn sqlite_is_left_alone_while_there_is_no_room() {
+    if outside("sqlite_is_left_alone_while_there_is_no_room").is_some() {
+        return;
+    }
+    let works = Command::new("strace").args(["-f", "-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
+    if !works.is_ok_and(|status| status.success()) {
+        println!("NOT EXERCISED: strace cannot be started, or may not trace here");
+        return;
+    }
+    let disk = Disk::new();
+    let (trace, err) = (tempfile::NamedTempFile::new().unwrap(), tempfile::NamedTempFile::new().unwrap());
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-y", "-s", "200", "-e", "trace=file,desc,memory", "-o"]).arg(trace.path());
+    strace.arg(env!("CARGO_BIN_EXE_synclog")).args(["append", "--stdin"]).env("SYNCLOG_DIR", disk.dir());
+    let mut child =
+        strace.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(err.reopen().unwrap()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let mut answers = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut ask = |message: &str| -> serde_json::Value {
+        stdin.write_all((line(message) + "\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        std::io::BufRead::read_line(&mut answers, &mut answer).unwrap();
+        serde_json::from_str(&answer).unwrap_or_else(|_| panic!("{answer:?}"))
+    };
+    let large = "y".repeat(30_000);
+    let mut asked = 0;
+    let mut acknowledged = 0;
+    loop {
+        let answer = ask(&large);
+        asked += 1;
+        assert!(asked < 200, "the disk does not fill up");
+        if answer["durable"] == true {
+            acknowledged += 1;
+            continue;
+        }
+        break;
+    }
+    disk.fill();
+    // Refused like the one before, so that all who were at work meanwhile have met it.
+    for _ in 0..5 {
+        assert_eq!(text(&ask(&large), "outcome"), "not_written");
+    }
+    let first = ask("small, the first");
+    // The segment that is there still takes small ones: they are durable and have no rows.
+    let mut last = first.clone();
+    for number in 0..30 {
+        assert_eq!((&last["durable"], &last["projected"]), (&true.into(), &false.into()), "{last}");
+        acknowledged += 1;
+        last = ask(&format!("small {number}"));
+    }
+    acknowledged += 1;
+    let untouched = (first["line"].as_u64().unwrap(), last["line"].as_u64().unwrap());
+    // With room again rows follow by themselves.
+    disk.free();
+    mount(&["-o", "remount,size=16m", disk.root.to_str().unwrap()]);
+    let start = std::time::Instant::now();
+    while disk.run(&["list", "--count"]).lines().first().is_none_or(|count| count["count"] != acknowledged) {
+        assert!(start.elapsed() < cli_support::PATIENCE, "rows do not follow");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    drop(stdin);
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    disk.run(&["verify"]).expect(0);
+    let calls = cli_support::trace::calls(&std::fs::read_to_string(trace.path()).unwrap());
+    let answer_to = |line: u64| {
+        let wanted = format!("\\\"line\\\":{line},");
+        calls.iter().position(|call| call.name == "write" && call.arguments.contains(&wanted)).unwrap()
+    };
+    let during = &calls[answer_to(untouched.0)..answer_to(untouched.1)];
+    let touched: Vec<_> = during.iter().filter(|call| of_database(call)).collect();
+    assert!(
+        touched.is_empty(),
+        "{} {} and {} more",
+        touched[0].name,
+        touched[0].arguments,
+        touched.len() - 1
+    );
+    assert!(calls[..answer_to(untouched.0)].iter().any(of_database), "the trace shows it otherwise");
+    // One fault is told once, not for each line and each attempt.
+    let told = std::fs::read_to_string(err.path()).unwrap();
+    assert!(told.matches("No space left on device").count() <= 2, "{told}");
+    assert!(told.contains("rows follow the log again") && told.contains("events are taken again"), "{told}");
+}

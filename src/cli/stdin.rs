@@ -7,11 +7,14 @@ use std::io::BufRead;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use jiff::tz::TimeZone;
 use synclog::{Error, Store, SyncEvent, SyncLog, Ticket, Timestamp};
 
 use super::append::answer;
+use crate::standing::Standing;
+
 use super::exit::{Exit, Stop, outcome_word};
 use super::out::{self, Fields, Out, json_text};
 use super::signals;
@@ -86,7 +89,8 @@ pub(crate) fn run(log: SyncLog, zone: TimeZone, out: &mut Out) -> Result<Exit, S
             read_guarded(std::io::stdin().lock(), submit, &admission, &sender);
         })
         .map_err(|error| Stop::new(Exit::Failure, format!("cannot start a thread: {error}")))?;
-    let mut answers = Answers { log: &log, out, last_seq: 0, exit: Exit::Ok, output: None };
+    let mut answers =
+        Answers { log: &log, out, last_seq: 0, exit: Exit::Ok, output: None, standing: Standing::default() };
     answers.serve(&messages, &gate);
     let (mut exit, output) = (answers.exit, answers.output);
     if let Err(error) = log.close() {
@@ -178,6 +182,8 @@ struct Answers<'a> {
     exit: Exit,
     /// Set once stdout fails. What was let in is still waited for.
     output: Option<Stop>,
+    /// What was told on stderr of lines that fail one after the other.
+    standing: Standing,
 }
 
 impl Answers<'_> {
@@ -227,6 +233,9 @@ impl Answers<'_> {
             answered += 1;
         }
         self.flush();
+        if let Some(more) = self.standing.over().filter(|more| *more > 0) {
+            out::tell(&format!("{more} more line(s) failed like those named"));
+        }
     }
 
     fn wait(&mut self, line: u64, ticket: Ticket<SyncEvent>, ahead: bool) {
@@ -236,6 +245,7 @@ impl Answers<'_> {
         }
         match ticket.wait() {
             Ok(receipts) => {
+                self.tell_end();
                 for receipt in receipts {
                     self.last_seq = self.last_seq.max(receipt.seq);
                     self.answer(&answer(Fields::new().with("line", line), receipt, ahead));
@@ -260,7 +270,17 @@ impl Answers<'_> {
             .with("error", error.to_string())
             .with("outcome", outcome_word(error.outcome()));
         self.answer(&fields);
-        out::tell(&json_text(&fields));
+        // The answers say it for each line.
+        if self.standing.met(&error.to_string(), Instant::now()) {
+            out::tell(&json_text(&fields));
+        }
+    }
+
+    /// Events are taken again.
+    fn tell_end(&mut self) {
+        if let Some(more) = self.standing.over() {
+            out::tell(&format!("events are taken again; {more} more had failed like those named"));
+        }
     }
 
     fn reject(&mut self, line: u64, reason: &str) {
@@ -307,7 +327,14 @@ mod tests {
             read_guarded(format!("{good}\nbad\n{good}\n").as_bytes(), submit, &admission, &also);
         });
         let mut out = Out::to(Box::new(std::io::sink()));
-        let mut answers = Answers { log: &log, out: &mut out, last_seq: 0, exit: Exit::Ok, output: None };
+        let mut answers = Answers {
+            log: &log,
+            out: &mut out,
+            last_seq: 0,
+            exit: Exit::Ok,
+            output: None,
+            standing: Standing::default(),
+        };
         answers.serve(&messages, &gate);
         assert_eq!((answers.exit, answers.last_seq), (Exit::Failure, 1));
         reader.join().unwrap();

@@ -18,6 +18,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::disk::{self, FileIdentity};
+use crate::room::Room;
 use crate::threads;
 
 use super::row::Row;
@@ -49,6 +50,7 @@ pub(super) struct Checkpoints {
     worker: Option<Worker>,
     running: bool,
     commits: Arc<AtomicU64>,
+    room: Option<Arc<Room>>,
 }
 
 struct Worker {
@@ -58,6 +60,11 @@ struct Worker {
 }
 
 impl Checkpoints {
+    /// Does nothing while there is no room.
+    pub(super) fn mind(&mut self, room: &Arc<Room>) {
+        self.room = Some(Arc::clone(room));
+    }
+
     /// Something was committed on `db`, which does not checkpoint by itself. It is the file at `path` with this
     /// identity.
     pub(super) fn committed(
@@ -89,7 +96,7 @@ impl Checkpoints {
 
     fn start(&mut self, db: &Connection, path: &Path, identity: Option<FileIdentity>) {
         if self.worker.is_none() {
-            self.worker = Worker::new(path, identity, Arc::clone(&self.commits));
+            self.worker = Worker::new(path, identity, Arc::clone(&self.commits), self.room.clone());
         }
         match &self.worker {
             Some(worker) if worker.ask.try_send(()).is_ok() => self.running = true,
@@ -114,7 +121,12 @@ impl Drop for Checkpoints {
 }
 
 impl Worker {
-    fn new(path: &Path, identity: Option<FileIdentity>, commits: Arc<AtomicU64>) -> Option<Self> {
+    fn new(
+        path: &Path,
+        identity: Option<FileIdentity>,
+        commits: Arc<AtomicU64>,
+        room: Option<Arc<Room>>,
+    ) -> Option<Self> {
         let (ask, asked) = sync_channel(1);
         // One answer for each question, so that sending never waits.
         let (answer, done) = sync_channel(1);
@@ -131,7 +143,8 @@ impl Worker {
                 // Opened for each time: the file may have been replaced since, by a rebuild for example, or by
                 // that of another store, which is none of our business.
                 let open = || {
-                    let ours = disk::identity(&path).is_ok_and(|found| found == identity);
+                    let ours = disk::identity(&path).is_ok_and(|found| found == identity)
+                        && room.as_ref().is_none_or(|room| room.is_there());
                     ours.then(|| {
                         open_connection(&path, OpenFlags::SQLITE_OPEN_READ_WRITE, Duration::ZERO).ok()
                     })?

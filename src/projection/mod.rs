@@ -14,14 +14,17 @@ pub(crate) mod row;
 pub(crate) mod schema;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 use rusqlite::{ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 use crate::disk::{self, FileIdentity, access};
 use crate::error::Error;
 use crate::event::Value;
+use crate::room::Room;
 use crate::store_id::StoreId;
 
 pub(crate) use apply::{Changes, LOST, Step, UNKNOWN, UNREADABLE, apply_in, json};
@@ -370,6 +373,19 @@ impl Projection {
     /// Whether the path still leads to the file that is open.
     pub(crate) fn is_in_place(&self) -> bool {
         disk::identity(&self.path).is_ok_and(|found| found.is_some() && found == self.identity)
+    }
+
+    /// Leaves the write-ahead log alone while there is no room on the disk.
+    pub(crate) fn mind(&mut self, room: &Arc<Room>) {
+        self.checkpoints.mind(room);
+    }
+
+    /// Closes the database as it is: closing it otherwise moves the write-ahead log, which takes room.
+    pub(crate) fn leave(self) {
+        for db in [&self.read, &self.write] {
+            // Nothing can be done about an error, and there is none to expect.
+            drop(db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true));
+        }
     }
 
     /// Sets how long to wait for another process's lock.

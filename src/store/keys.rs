@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::application::{self, Held};
@@ -14,6 +15,7 @@ use crate::event::Event;
 use crate::log::writer::Position;
 use crate::projection::schema::Schema;
 use crate::projection::{self, Connection, Trouble};
+use crate::room::Room;
 use crate::store_id::StoreId;
 
 /// Keys that may be remembered while the rows lag behind; beyond that keyed appends are refused.
@@ -88,6 +90,7 @@ pub(super) struct KeyIndex<E> {
     database: PathBuf,
     schema: Schema,
     has_rows: bool,
+    room: Arc<Room>,
     /// The database was not as it should be.
     suspicion: bool,
     db: Option<Connection>,
@@ -106,9 +109,11 @@ impl<E: Event> KeyIndex<E> {
         schema: Schema,
         last_seq: u64,
         has_rows: bool,
+        room: Arc<Room>,
     ) -> Self {
         Self {
             has_rows,
+            room,
             suspicion: false,
             database: projection::database_path(store_dir),
             store,
@@ -196,6 +201,10 @@ impl<E: Event> KeyIndex<E> {
     /// The seq of the row that has a key. Somebody may have edited it, so that it acknowledges nothing (P4).
     fn find_row(&mut self, key: &str, applied: u64) -> Result<Option<u64>> {
         let unavailable = |reason: String| Error::KeysUnavailable { reason };
+        if !self.room.is_back() {
+            self.db = None;
+            return Err(unavailable(Room::REASON.to_owned()));
+        }
         // The database may have been replaced since, by a rebuild for example.
         let identity = crate::disk::identity(&self.database).ok().flatten();
         if self.db.is_none() || identity != self.identity {

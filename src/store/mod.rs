@@ -186,12 +186,14 @@ impl<E: Event> Store<E> {
         let opened = open::open::<E>(disk, dir, &options, trust_log)?;
         let position = opened.writer.position();
         let (dir, id) = (opened.projector.log.store_dir.clone(), opened.writer.store());
+        let room = Arc::clone(&opened.projector.room);
         let keys = keys::KeyIndex::new(
             &dir,
             id,
             opened.projector.schema.clone(),
             position.seq - 1,
             options.projection,
+            Arc::clone(&room),
         );
         let confirm = Arc::new(Confirm::new(opened.projector.log.clone()));
         let halt = opened.projector.halt.clone();
@@ -203,7 +205,7 @@ impl<E: Event> Store<E> {
             Some(if options.projection { BEHIND.into() } else { switched_off() }),
             options.projection_wait,
         );
-        let shared = Arc::new(Shared::new(Core { writer: opened.writer, keys }, rows));
+        let shared = Arc::new(Shared::new(Core { writer: opened.writer, keys, room }, rows));
         let spawn_error = |error| Error::io("start a thread for", &dir, error);
         let (also, idle) = (Arc::clone(&shared), options.idle_mark);
         let commit = move || {
@@ -390,6 +392,10 @@ impl<E: Event> Store<E> {
     /// Finishes the queue, proves the last group with a mark, and releases the lock. Other clones of
     /// this handle then get [`Error::Closed`]. Needs no free space on the disk. An error where an
     /// earlier write or sync had failed.
+    ///
+    /// Waits for rows that are still to come at most as long as [`Options::projection_wait`], and only while they come:
+    /// where another process holds the database, or the disk is full, it tries once. What has no row then gets it when
+    /// the store is opened again.
     pub fn close(self) -> Result<()> {
         self.inner.anchor.check_process()?;
         self.inner.shut();

@@ -18,6 +18,8 @@ use crate::projection::compare::Tally;
 use crate::projection::schema::Schema;
 use crate::projection::{self, Applied, Connection, Projection, Step, Trouble, compare};
 use crate::replay::{self, Prepared, ReplayReport, Stop};
+use crate::room::Room;
+use crate::standing::Standing;
 use crate::store_id::StoreId;
 
 use super::commit::{Shared, Turn};
@@ -64,12 +66,19 @@ pub(super) struct Projector {
     pub(super) halt: Halt,
     /// Seqs whose rows still differ after opening has mended them; to be told with the next step.
     unhealed: Vec<u64>,
+    /// Whether SQLite may be used.
+    pub(super) room: Arc<Room>,
+    /// What was told of what is found again and again.
+    standing: Standing,
 }
 
 impl Projector {
     pub(super) fn new(log: LogDir, store: StoreId, schema: Schema, trust_log: bool, known: Known) -> Self {
         let database = projection::database_path(&log.store_dir);
+        let room = Arc::new(Room::new(&log.store_dir));
         Self {
+            room,
+            standing: Standing::default(),
             log,
             store,
             schema,
@@ -107,6 +116,10 @@ impl Projector {
         wait: Duration,
         mut applied: impl FnMut(u64, &[u64]),
     ) -> Result<(), Stop> {
+        if !self.room.is_back() {
+            self.forget();
+            return Err(Trouble::Failed(Room::REASON.into()).into());
+        }
         if self.open.as_ref().is_some_and(|(projection, _)| !projection.is_in_place()) {
             // Somebody deleted or replaced the file: what this handle writes would be lost.
             self.forget();
@@ -123,9 +136,8 @@ impl Projector {
                 .rebuild::<E>(durable, &trouble, wait)
                 .and_then(|()| self.step::<E>(durable, wait, &go_on, &mut applied));
         }
-        if done.is_err() {
-            // The cursor may be behind events that were not applied.
-            self.forget();
+        if let Err(stop) = &done {
+            self.give_up(stop);
         }
         done
     }
@@ -139,14 +151,20 @@ impl Projector {
         applied: impl FnMut(u64, &[u64]),
     ) {
         let in_vain = self.prepared.as_ref().is_some_and(|prepared| prepared.next_seq() > durable.seq);
-        let ready = self.open.as_ref().is_some_and(|(projection, _)| projection.is_in_place());
+        let ready = self.room.is_there()
+            && self.open.as_ref().is_some_and(|(projection, _)| projection.is_in_place());
         let mut applied = applied;
         let go_on = || until.is_none_or(|until| Instant::now() < until);
-        if in_vain || !ready || self.step::<E>(durable, ATTEMPT, &go_on, &mut applied).is_err() {
-            // The cursor may be behind events that were not applied.
+        let mut made = false;
+        if in_vain || !ready {
             self.forget();
+        } else {
+            match self.step::<E>(durable, ATTEMPT, &go_on, &mut applied) {
+                Ok(()) => made = true,
+                Err(stop) => self.give_up(&stop),
+            }
         }
-        self.tell();
+        self.tell(made);
     }
 
     /// Puts the rows of a group that is written, and that the disk is about to sync, into a transaction.
@@ -156,6 +174,7 @@ impl Projector {
         let Some((projection, cursor)) = &mut self.open else { return };
         // The log waits for nobody who holds the database.
         if self.prepared.is_some()
+            || !self.room.is_there()
             || !projection.is_in_place()
             || projection.set_wait(Duration::ZERO).is_err()
             || projection.begin().is_err()
@@ -165,23 +184,49 @@ impl Projector {
         cursor.extend(written);
         match replay::prepare::<E>(projection, cursor, &dir) {
             Ok(prepared) => self.prepared = prepared,
-            Err(_) => return self.forget(),
+            Err(stop) => return self.give_up(&stop),
         }
         projection.flush();
+    }
+
+    /// Something failed: the cursor may be behind events that were not applied, so that all is opened anew. Where it
+    /// was for want of room, that waits until there is some.
+    fn give_up(&mut self, stop: &Stop) {
+        match stop {
+            Stop::Log(error) => drop(self.room.note(error)),
+            Stop::View(Trouble::Failed(_)) => self.room.suspect(),
+            Stop::View(_) => {}
+        }
+        self.forget();
     }
 
     /// Closes the database, and takes back what is prepared in it. It is opened and checked when rows are
     /// made again.
     pub(super) fn forget(&mut self) {
         self.prepared = None;
-        self.open = None;
-        self.looked_at = None;
+        let (open, looked_at) = (self.open.take(), self.looked_at.take());
+        if !self.room.is_there() {
+            self.known.rows = None;
+            let looked_at = looked_at.map(|(_, found)| found.projection);
+            open.map(|(projection, _)| projection).into_iter().chain(looked_at).for_each(Projection::leave);
+        }
     }
 
-    /// Hands on what was found while nobody asked.
-    fn tell(&mut self) {
+    /// Hands on what was found while nobody asked, and the end of what lasted: rows were `made` without anything
+    /// being found.
+    fn tell(&mut self, made: bool) {
+        let sound = made && self.findings.is_empty();
         for finding in self.findings.drain(..) {
-            tracing::warn!(%finding, "found while rows were brought up to the log");
+            // The same of another row is the same fault.
+            if self.standing.met(&format!("{} {}", finding.kind.as_str(), finding.detail), Instant::now()) {
+                tracing::warn!(%finding, "found while rows were brought up to the log");
+            }
+        }
+        if sound
+            && let Some(more) = self.standing.over()
+            && more > 0
+        {
+            tracing::warn!(more, "what was found while rows were brought up to the log is over");
         }
     }
 
@@ -237,7 +282,9 @@ impl Projector {
         let known = self.known.rows.take().filter(|known| known.is_in_place(&self.database));
         let (db, counting) = known
             .map_or((None, None), |KnownRows { identity, db, counting }| (Some((db, identity)), counting));
-        let projection = Projection::open(&self.database, self.schema.clone(), self.store, wait, create, db)?;
+        let mut projection =
+            Projection::open(&self.database, self.schema.clone(), self.store, wait, create, db)?;
+        projection.mind(&self.room);
         self.log.check()?;
         let applied = projection.applied();
         let beyond = applied.seq > view.last_seq() && !self.trust_log;
@@ -514,9 +561,12 @@ impl Projector {
 pub(super) fn run<E: Event>(shared: &Arc<Shared<E>>, mut opening: Option<Opening>) {
     let rows = &shared.rows;
     let mut pause: Option<Duration> = None;
+    let mut standing = Standing::default();
     loop {
         let Turn { mut projector, durable, applied, closing, suspect } = rows.next(pause);
         if closing && (applied + 1 >= durable.seq || projector.halt.is_due()) {
+            // As is right where there is no room.
+            projector.forget();
             return;
         }
         if suspect && opening.is_none() {
@@ -524,10 +574,14 @@ pub(super) fn run<E: Event>(shared: &Arc<Shared<E>>, mut opening: Option<Opening
         }
         let result =
             projector.bring_up::<E>(durable, ATTEMPT, |seq, unhealed| rows.set_applied(seq, unhealed));
-        let mut told = None;
+        // Nobody who closes a store waits for what does not come.
+        let (mut told, mut gives_up) = (None, false);
         match result {
             Ok(()) if rows.applied() + 1 >= durable.seq => {
                 pause = None;
+                if let Some(more) = standing.over() {
+                    tracing::warn!(more, "rows follow the log again");
+                }
                 told = opening.take().and_then(|mut opening| opening.told(&mut projector, None));
             }
             Ok(()) => {
@@ -544,7 +598,7 @@ pub(super) fn run<E: Event>(shared: &Arc<Shared<E>>, mut opening: Option<Opening
                     shared.die(error);
                     return;
                 }
-                if !error.is_busy() {
+                if !error.is_busy() && standing.met(&error.to_string(), Instant::now()) {
                     tracing::warn!(%error, "rows do not follow the log at present");
                 }
                 rows.set_trouble(error.to_string());
@@ -552,15 +606,16 @@ pub(super) fn run<E: Event>(shared: &Arc<Shared<E>>, mut opening: Option<Opening
                     .as_mut()
                     .and_then(|opening| opening.told(&mut projector, Some(error.to_string())));
                 pause = Some(pause.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE)));
-                if closing {
-                    std::thread::sleep(FIRST_PAUSE);
-                }
+                gives_up = closing;
             }
         }
-        projector.tell();
+        projector.tell(rows.applied() > applied);
         rows.give_back(projector);
         if let Some(told) = told {
             told.send();
+        }
+        if gives_up {
+            return;
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use crate::error::{Error, Outcome, Result};
 use crate::event::Event;
 use crate::log::writer::{LogWriter, NewEvent, Position, batch_len};
+use crate::room::Room;
 use crate::store::keys::{Claims, Consulted, KeyIndex, Keyed};
 use crate::store::project::Projector;
 
@@ -47,6 +48,7 @@ impl<E> Batch for Entry<E> {
 pub(in crate::store) struct Core<E: Event> {
     pub(in crate::store) writer: LogWriter,
     pub(in crate::store) keys: KeyIndex<E>,
+    pub(in crate::store) room: Arc<Room>,
 }
 
 impl<E: Event> Commit<Entry<E>> for Core<E> {
@@ -98,12 +100,14 @@ impl<E: Event> Commit<Entry<E>> for Core<E> {
                 if let Err(error) = self.writer.roll(need) {
                     // No byte of these events was written, whatever happened to the segment.
                     let error = error.with_outcome(Outcome::NotWritten);
+                    self.note_full(&error, rows);
                     rest.iter().for_each(|entry| entry.slot.put(Err(error.clone())));
                     return if self.writer.is_failed() { Err(error) } else { Ok(()) };
                 }
                 continue;
             }
             if let Err(error) = self.commit_group(group, rows, projector.as_deref_mut()) {
+                self.note_full(&error, rows);
                 // No byte of the rest was written.
                 let cause = Arc::new(error.clone());
                 let dead = || Error::Dead { cause: Arc::clone(&cause) };
@@ -116,6 +120,14 @@ impl<E: Event> Commit<Entry<E>> for Core<E> {
 }
 
 impl<E: Event> Core<E> {
+    /// Where the disk is full, nobody uses the database before there is room again.
+    fn note_full(&self, error: &Error, rows: &Rows<Box<Projector>>) {
+        // A segment may be too large for a disk that has room for the rest.
+        if self.room.note(error) && !self.room.is_back() {
+            rows.suspect();
+        }
+    }
+
     fn commit_group(
         &mut self,
         mut group: Vec<Entry<E>>,
