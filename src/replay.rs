@@ -121,9 +121,21 @@ pub(crate) struct Stretch {
     pub(crate) stray: Vec<Finding>,
     /// Erased events: seq, segment, offset.
     erased: Vec<(u64, u64, u64)>,
+    /// What a deletion record further on covers.
+    gone: Vec<(u64, u64)>,
 }
 
 impl Stretch {
+    /// Takes out the rows of deleted events. The stretch begins at event `from`.
+    fn leave_out(&mut self, deleted: &[(u64, u64)], from: u64) {
+        let first = deleted.partition_point(|(_, last)| *last < from);
+        let behind = deleted.partition_point(|(first, _)| *first < self.next_seq);
+        self.gone = deleted.get(first..behind).unwrap_or_default().to_vec();
+        if !self.gone.is_empty() {
+            self.step.rows.retain(|row| !covers(&self.gone, row.seq));
+        }
+    }
+
     /// The events that cannot be read.
     fn unread(&self) -> impl Iterator<Item = Finding> {
         self.findings.iter().filter(|finding| finding.kind.is_unread()).cloned()
@@ -205,6 +217,34 @@ fn gather_steps<E: Event>(cursor: &mut Cursor, steps: usize) -> Result<Option<St
     Ok((entries > 0).then_some(stretch))
 }
 
+/// Which events deletion records cover, as stretches in their order. The records lie behind what they cover.
+pub(crate) fn deletions(view: &LogView) -> Result<Vec<(u64, u64)>> {
+    let (mut cursor, _) = view.cursor(view.first_seq(), false)?;
+    let mut found = Vec::new();
+    while let Some(entry) = cursor.next()? {
+        if let Entry::Deletion { payload } = entry
+            && let Some(record) = Deletion::decode(payload)
+        {
+            found.extend(record.ranges);
+        }
+    }
+    found.sort_unstable();
+    let mut ranges: Vec<(u64, u64)> = Vec::with_capacity(found.len());
+    for (first, last) in found {
+        match ranges.last_mut() {
+            Some((_, before)) if first <= *before + 1 => *before = last.max(*before),
+            _ => ranges.push((first, last)),
+        }
+    }
+    Ok(ranges)
+}
+
+/// Whether stretches as [`deletions`] gives them cover an event.
+pub(crate) fn covers(ranges: &[(u64, u64)], seq: u64) -> bool {
+    let behind = ranges.partition_point(|(first, _)| *first <= seq);
+    ranges[..behind].last().is_some_and(|(_, last)| *last >= seq)
+}
+
 fn within(ranges: &[(u64, u64)], seq: u64) -> bool {
     ranges.iter().any(|(first, last)| (*first..=*last).contains(&seq))
 }
@@ -213,13 +253,26 @@ fn within(ranges: &[(u64, u64)], seq: u64) -> bool {
 /// and decoding take about as long as SQLite takes for its part. `each` gives back the rows that it has done
 /// with: the thread that has made them frees them, so that the two do not wait for each other's memory. Where
 /// no thread can be had, one thread does both.
+///
+/// Rows of events that are deleted anywhere in the log are left out.
 pub(crate) fn read_ahead<E: Event>(
+    view: &LogView,
     mut cursor: Cursor,
     mut each: impl FnMut(Stretch) -> Result<Vec<Row>, Stop>,
 ) -> Result<(), Stop> {
     const AHEAD: usize = 4;
     const READER: &str = "synclog-read";
-    let cursor = &mut cursor;
+    let deleted = deletions(view)?;
+    let mut from = cursor.next_seq();
+    let mut gather = |cursor: &mut Cursor| {
+        let mut stretch = gather::<E>(cursor)?;
+        if let Some(stretch) = &mut stretch {
+            stretch.leave_out(&deleted, from);
+            from = stretch.next_seq;
+        }
+        Ok::<_, Error>(stretch)
+    };
+    let (cursor, gather) = (&mut cursor, &mut gather);
     let done = std::thread::scope(|scope| {
         let (sender, stretches) = sync_channel(AHEAD);
         let (give_back, done_with) = channel::<Vec<Row>>();
@@ -227,7 +280,7 @@ pub(crate) fn read_ahead<E: Event>(
             // Moved here, so that they go when this ends.
             let (sender, done_with) = (sender, done_with);
             // Whoever reads no further has dropped the other end.
-            while let Some(stretch) = gather::<E>(cursor).transpose()
+            while let Some(stretch) = gather(cursor).transpose()
                 && let sound = stretch.is_ok()
                 && sender.send(stretch).is_ok()
                 && sound
@@ -249,7 +302,7 @@ pub(crate) fn read_ahead<E: Event>(
     if let Some(done) = done {
         return done;
     }
-    while let Some(stretch) = gather::<E>(cursor)? {
+    while let Some(stretch) = gather(cursor)? {
         drop(each(stretch)?);
     }
     Ok(())
@@ -376,7 +429,8 @@ pub(crate) fn compare_stretch(
     let (mut unknown, mut erased) = (Vec::new(), Vec::new());
     let erased_here =
         stretch.step.absent.iter().filter(|(_, _, why)| *why == "erased").map(|(a, b, _)| (*a, *b));
-    let gone: Vec<_> = erased_here.chain(stretch.step.deleted.iter().copied()).collect();
+    let gone: Vec<_> =
+        erased_here.chain(stretch.step.deleted.iter().copied()).chain(stretch.gone.iter().copied()).collect();
     let mut from = floor;
     let mut known = stretch.step.rows.iter().map(|row| row.seq as i64).peekable();
     while from <= ceiling {
@@ -415,7 +469,7 @@ pub(crate) fn heal_all<E: Event>(
     set_aside_between(projection, i64::MIN, floor - 1, report)?;
     // Each of these is told once, however often the rows are compared.
     findings.retain(|finding| !finding.kind.is_unread());
-    read_ahead::<E>(cursor, |stretch| {
+    read_ahead::<E>(view, cursor, |stretch| {
         if !go_on() {
             return Err(halted().into());
         }
@@ -516,7 +570,7 @@ pub(crate) fn rebuild<E: Event>(
     }
     let mut findings = Vec::new();
     let mut new = Rebuild::start(database, schema.clone(), view.store)?;
-    read_ahead::<E>(cursor, |stretch| {
+    read_ahead::<E>(view, cursor, |stretch| {
         if !go_on() {
             return Err(halted().into());
         }
@@ -541,7 +595,7 @@ pub(crate) fn fill<E: Event>(db: &Connection, schema: &Schema, view: &LogView) -
     let (cursor, _) = view.cursor(view.first_seq(), false)?;
     let mut applied = Applied::default();
     db.execute_batch("BEGIN").map_err(Trouble::from)?;
-    read_ahead::<E>(cursor, |stretch| {
+    read_ahead::<E>(view, cursor, |stretch| {
         crate::projection::apply_in(db, schema, &stretch.step, applied)?;
         applied = stretch.step.applied.unwrap_or(applied);
         Ok(stretch.step.rows)

@@ -284,6 +284,68 @@ fn what_is_changed_on_the_way_in_is_told_once() {
     assert_eq!(counts(&again.json()), (0, 4, 0));
 }
 
+/// The wrong zone once is no dead end: the events come in the right one, and the others go.
+#[test]
+fn an_import_in_the_wrong_zone_is_taken_back() {
+    let right = Bench::new();
+    let (backup, database) = (legacy("sync_logs_backup.jsonl"), legacy("legacy.db"));
+    let zone = ["--source-tz", "+05:30"];
+    right.run(&[&["import", &backup][..], &zone].concat()).expect(5);
+    right.append("of our own");
+
+    let bench = Bench::new();
+    bench.run(&["import", &backup]).expect(5);
+    bench.append("of our own");
+    let done = bench.run(&[&["import", &backup][..], &zone].concat()).expect(2);
+    assert!(done.err.contains("--was-tz"), "{}", done.err);
+    let correct = [&["import", &backup, "--was-tz", "UTC"][..], &zone].concat();
+    let dry = bench.run(&[&correct[..], &["--dry-run"]].concat()).expect(5).json();
+    assert_eq!((&dry["corrected"], &dry["imported"]), (&json!(331), &json!(331)));
+    for number in [&[][..], &["--take-back", "330"]] {
+        let done = bench.run(&[&correct[..], number].concat()).expect(2);
+        assert!(done.err.contains("331") && done.err.contains("--take-back"), "{}", done.err);
+    }
+    assert_eq!(bench.messages().len(), 332, "nothing was written");
+    let report = bench.run(&[&correct[..], &["--take-back", "331"]].concat()).expect(5).json();
+    assert_eq!((&report["corrected"], &report["imported"]), (&json!(331), &json!(331)));
+
+    let rows = |bench: &Bench| -> Vec<String> {
+        let rows = bench.run(&["list", "--all", "--reverse"]).expect(0).lines();
+        let names = ["created_at", "log_message", "log_details", "sync_status", "company_name"];
+        let shown = |row: &Value| {
+            // The moment of an append is not the same in both.
+            let at = usize::from(row["log_message"] == "of our own");
+            names[at..].iter().map(|name| row[*name].to_string()).collect()
+        };
+        rows.iter().map(shown).collect()
+    };
+    assert_eq!(rows(&bench), rows(&right));
+    let runs = |bench: &Bench| bench.run(&["runs"]).expect(0).lines().len();
+    assert_eq!(runs(&bench), runs(&right));
+    assert_eq!(bench.run(&["export"]).expect(0).lines().len(), 332, "an export leaves the others out");
+
+    // It stays so, whatever becomes of the rows (P7, P8).
+    let summary = |bench: &Bench| bench.run(&["verify"]).expect(0).lines().last().unwrap()["summary"].clone();
+    assert_eq!((&summary(&bench)["differences"], &summary(&bench)["rows"]), (&json!(0), &json!(332)));
+    for rebuild in [&["replay"][..], &["replay", "--rebuild"]] {
+        let done = bench.run(rebuild).expect(0).json();
+        assert_eq!(done["replaced"], 0, "{done}");
+        assert_eq!(rows(&bench), rows(&right), "{rebuild:?}");
+        summary(&bench);
+    }
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(bench.dir().join(format!("synclog.db{suffix}")));
+    }
+    bench.append("one more");
+    assert_eq!(rows(&bench).len(), 333);
+    bench.run(&["verify", "--log-only"]).expect(0);
+    // Again, there is nothing to do; and the other source fits.
+    let again = bench.run(&[&correct[..], &["--take-back", "0"]].concat()).expect(5).json();
+    assert_eq!((&again["corrected"], counts(&again)), (&json!(0), (0, 331, 3)));
+    let other = bench.run(&[&["import", &database][..], &zone].concat()).expect(0).json();
+    assert_eq!(counts(&other), (9, 297, 0));
+}
+
 /// A source that cannot be read is no fault of the store's own database.
 #[test]
 fn a_damaged_source_is_a_failure_and_no_difference() {

@@ -134,7 +134,11 @@ impl From<Error> for Stop {
         let (exit, hint) = match &error {
             Error::Invalid { .. } | Error::TooLarge { .. } => (Exit::Usage, None),
             Error::SourceZone { offset, .. } => {
-                let hint = format!("where no --source-tz was given, it is probably {}", offset.zone());
+                let hint = format!(
+                    "where no --source-tz was given, it is probably {}; if it was the earlier import that read \
+                     the times in a wrong zone, --was-tz takes that back",
+                    offset.zone()
+                );
                 (Exit::Usage, Some(hint))
             }
             Error::NoStore { .. } => {

@@ -36,8 +36,14 @@ pub(crate) fn run(global: &Global, args: &ExportArgs, out: &mut Out) -> Result<E
             exit = exit.or(Exit::Damaged);
         }
     }
+    let deleted = reader.deleted()?;
+    let is_deleted = |seq: u64| {
+        let behind = deleted.partition_point(|(first, _)| *first <= seq);
+        deleted[..behind].last().is_some_and(|(_, last)| *last >= seq)
+    };
     for item in reader.items(1)? {
         match item? {
+            Item::Event(stored) if is_deleted(stored.seq) => {}
             Item::Event(stored) => out.json(&ExportLine::new(
                 stored.seq,
                 reader.id(),

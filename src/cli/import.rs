@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use synclog::{Extra, ImportOptions, ImportReport, ImportSource};
+use synclog::{Extra, ImportOptions, ImportReport, ImportSource, SyncLog};
 
 use super::args::Global;
 use super::exit::{Exit, Stop};
@@ -21,6 +21,15 @@ pub(crate) struct ImportArgs {
     /// The zone of times without one: a name such as Asia/Kolkata, or an offset such as +05:30
     #[arg(long, value_name = "ZONE", default_value = "UTC", allow_hyphen_values = true)]
     source_tz: String,
+    /// Take back what an earlier import of this file brought when it read times without a zone in this one
+    ///
+    /// Its events come in once more, in the zone of --source-tz; then those in the wrong zone are deleted, by a
+    /// record in the log. --dry-run tells how many that are.
+    #[arg(long, value_name = "ZONE", allow_hyphen_values = true)]
+    was_tz: Option<String>,
+    /// How many events are to be taken back
+    #[arg(long, value_name = "NUMBER", requires = "was_tz")]
+    take_back: Option<u64>,
     /// What becomes of fields and columns that an event has no place for
     #[arg(long, value_enum, value_name = "WHERE", default_value = "details")]
     extra: ExtraArg,
@@ -40,20 +49,34 @@ enum ExtraArg {
 
 /// Runs `import`.
 pub(crate) fn run(global: &Global, args: &ImportArgs, out: &mut Out) -> Result<Exit, Stop> {
-    let zone = time::zone(&args.source_tz)
-        .map_err(|reason| Stop::usage(format!("--source-tz {:?} {reason}", args.source_tz)))?;
-    let options = ImportOptions::default()
+    let zone = |option: &str, text: &str| {
+        time::zone(text).map_err(|reason| Stop::usage(format!("{option} {text:?} {reason}")))
+    };
+    let source_zone = zone("--source-tz", &args.source_tz)?;
+    let was_zone = args.was_tz.as_deref().map(|text| zone("--was-tz", text)).transpose()?;
+    let mut options = ImportOptions::default()
         .dry_run(args.dry_run)
         .source_wait(global.wait)
         .extra(match args.extra {
             ExtraArg::Details => Extra::Details,
             ExtraArg::Drop => Extra::Drop,
         })
-        .source_zone(args.source_tz.clone(), move |text| time::read_source(text, &zone));
+        .source_zone(args.source_tz.clone(), move |text| time::read_source(text, &source_zone));
+    let corrects = was_zone.is_some();
+    if let Some(zone) = was_zone {
+        options = options.was_zone(move |text| time::read_source(text, &zone));
+    }
     // Nothing is made, and nobody kept waiting, before the source is read.
     let source = ImportSource::read(&args.file, &options).map_err(unreadable)?;
-    let log = append::open(global, !args.no_create && !args.dry_run)?;
-    let report = log.import_source(source, &options)?;
+    let report = if corrects {
+        SyncLog::correct_zone(global.dir()?, &global.options(false), source, &options, args.take_back)
+            .map_err(unconfirmed)?
+    } else {
+        let log = append::open(global, !args.no_create && !args.dry_run)?;
+        let report = log.import_source(source, &options)?;
+        log.close()?;
+        report
+    };
     for rejection in &report.rejections {
         out::tell(&json_text(rejection));
     }
@@ -65,6 +88,7 @@ pub(crate) fn run(global: &Global, args: &ImportArgs, out: &mut Out) -> Result<E
         .with("deleted", report.deleted)
         .with("id_conflicts", report.id_conflicts)
         .with("look_alikes", report.look_alikes)
+        .with("corrected", report.corrected)
         .with("empty_alterids", report.empty_alterids)
         .with("unknown_words", report.unknown_words)
         .with("extra_fields", report.extra_fields)
@@ -76,7 +100,6 @@ pub(crate) fn run(global: &Global, args: &ImportArgs, out: &mut Out) -> Result<E
         .with("dry_run", report.dry_run);
     out.object(global.output(), &fields)?;
     out.flush()?;
-    log.close()?;
     Ok(if report.rejected > 0 { Exit::Rejected } else { Exit::Ok })
 }
 
@@ -87,6 +110,14 @@ fn unreadable(error: synclog::Error) -> Stop {
             .hint("another process holds the source; --wait sets how long to wait for it"),
         other => other.into(),
     }
+}
+
+/// Where the number of events to take back is missing or another one.
+fn unconfirmed(error: synclog::Error) -> Stop {
+    let hint = "--dry-run tells what would be done, and --take-back NUMBER confirms the number";
+    let asks = matches!(&error, synclog::Error::Invalid { field, .. } if field.contains("take back"));
+    let stop = Stop::from(error);
+    if asks { stop.hint(hint) } else { stop }
 }
 
 /// What the user should know beside the numbers.

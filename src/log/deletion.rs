@@ -5,7 +5,6 @@
 use super::frame::{MAX_PAYLOAD, MAX_SEQ};
 
 /// The version of the payload below, in the frame's header.
-#[cfg_attr(not(test), allow(dead_code))]
 pub(crate) const VERSION: u16 = 1;
 
 const RANGES_AT: usize = 56;
@@ -13,7 +12,7 @@ const RANGES_AT: usize = 56;
 /// Why events were deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// They were older than the cut-off.
+    /// They were older than the cut-off; with none, they were taken back.
     Retention,
     /// They belonged to one company.
     Erasure,
@@ -33,7 +32,6 @@ pub(crate) struct Deletion {
 
 impl Deletion {
     /// The payload of the record's frame.
-    #[cfg_attr(not(test), allow(dead_code))]
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = vec![
             match self.reason {

@@ -144,7 +144,7 @@
 //!
 //! | offset | bytes | field |
 //! |---|---|---|
-//! | 0 | 1 | reason: 1 retention, 2 erasure |
+//! | 0 | 1 | reason: 1 retention, or taken back where there is no cut-off; 2 erasure |
 //! | 1 | 7 | zero |
 //! | 8 | 32 | keyed hash of what was erased; zeros for retention |
 //! | 40 | 8 | cut-off, by the events' own time, which the log does not look into: events at or after it were spared; microseconds since 1970, signed; 2^63 - 1 for none |

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::disk::{DiskFile, FileIdentity, read_exact_at};
 use crate::error::{Error, Outcome, Result};
 
+use super::deletion::{self, Deletion};
 use super::directory::LogDir;
 use super::frame::{self, Draft, FrameKind, MARK_LEN, frame_len};
 use super::segment::{self, FIRST_FRAME, MAX_SEGMENT, SegmentHeader};
@@ -267,6 +268,38 @@ impl LogWriter {
             self.buffer = Vec::new();
         }
         Ok(first_seq)
+    }
+
+    /// Records that events are deleted, and makes that durable. The record has no seq of its own.
+    pub(crate) fn append_deletion(&mut self, record: &Deletion, now: i64) -> Result<()> {
+        let payload = record.encode();
+        let len = frame_len(payload.len() as u32);
+        if len > self.room() {
+            self.roll(len)?;
+        }
+        self.check_alive()?;
+        assert!(self.proved <= self.end, "P1: one group in flight");
+        let start = self.end;
+        let draft = Draft {
+            kind: FrameKind::Deletion,
+            version: deletion::VERSION,
+            appended_at: now,
+            payload: &payload,
+            durable_end: self.proved as u32,
+            ..Draft::mark(start, self.next_seq, self.previous)
+        };
+        self.buffer.clear();
+        self.previous = frame::encode(&self.seed, start, &draft, &mut self.buffer);
+        self.check_before_write(start)?;
+        self.write(start)?;
+        self.sync()?;
+        self.proved = self.end;
+        self.ends_in_mark = false;
+        // Nothing may follow for long, and the record may hold a sector of zeros.
+        self.mark().map_err(|error| error.with_outcome(Outcome::Unknown))?;
+        self.sync()?;
+        self.proved = self.end;
+        self.check_place(Outcome::Unknown)
     }
 
     /// Writes a mark, which proves the last group, unless the log ends in one. Needs no sync.

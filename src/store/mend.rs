@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::finding::Finding;
 use crate::lock::{WriterLock, writer_lives};
+use crate::log::deletion::{Deletion, Reason};
 use crate::log::directory::LogDir;
 use crate::log::loss;
 use crate::log::open::{OpenLog, Recovered};
@@ -73,6 +74,26 @@ impl<E: Event> Store<E> {
         opened.writer.note_tail();
         opened.report.findings.append(&mut opened.projector.findings);
         Ok((opened.projector.report, opened.report))
+    }
+
+    /// Records that these events are deleted, stretches in their order, and takes their rows away. Takes the
+    /// lock, so no other handle may be writing.
+    pub(crate) fn delete(dir: &Path, options: Options, ranges: &[(u64, u64)]) -> Result<()> {
+        /// A record of so many stretches has 1.6 MB.
+        const STRETCHES: usize = 100_000;
+        let options = options.create(false).projection(true);
+        let mut opened = open::open::<E>(Arc::new(RealDisk), dir, &options, false)?;
+        for ranges in ranges.chunks(STRETCHES) {
+            let ranges = ranges.to_vec();
+            let record = Deletion { reason: Reason::Retention, subject: [0; 32], cut_off: i64::MAX, ranges };
+            opened.writer.append_deletion(&record, Timestamp::now().as_micros())?;
+        }
+        // The record is durable: where the rows cannot follow now, they do so with the next opening.
+        if let Err(error) = opened.bring_up::<E>(options.projection_wait) {
+            tracing::warn!(%error, "the rows of deleted events are still there");
+        }
+        opened.writer.note_tail();
+        Ok(())
     }
 
     /// Brings damaged frames back from their rows, in every segment, and returns what came back and

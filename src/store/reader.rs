@@ -174,6 +174,14 @@ impl<E: Event> Reader<E> {
         })
     }
 
+    /// Which events deletion records cover, as stretches from first to last seq, in their order. A record lies
+    /// behind what it covers, so this reads the whole log; [`Reader::items`] still gives events that are
+    /// deleted and not erased.
+    pub fn deleted(&self) -> Result<Vec<(u64, u64)>> {
+        self.check_process()?;
+        crate::replay::deletions(&self.view)
+    }
+
     /// Every event behind a position, once that was compared with the log: what [`Reader::check`] says is an
     /// error here.
     pub fn items_after(&self, position: &LogPosition) -> Result<Items<E>> {

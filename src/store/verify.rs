@@ -208,7 +208,7 @@ fn walk<E: Event>(
         .err()
     };
     let mut trouble = tell_all(check, i64::MIN, floor - 1);
-    let done = replay::read_ahead::<E>(cursor, |mut stretch| {
+    let done = replay::read_ahead::<E>(view, cursor, |mut stretch| {
         check.summary.events += stretch.events;
         let found = std::mem::take(&mut stretch.stray).into_iter();
         found.chain(std::mem::take(&mut stretch.findings)).for_each(|finding| check.tell(finding));

@@ -1,18 +1,23 @@
 //! Importing into a log: read, match, append what is new.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::projection::compare;
-use crate::store::{Item, Ticket};
+use crate::replay::covers;
+use crate::store::{Item, Options, Store, Ticket};
 use crate::time::Timestamp;
 
 use super::event::SyncEvent;
 use super::import::{
-    self, Extra, ImportPlan, ImportReport, Matcher, Reading, Record, Rejection, Source, SourceTime,
+    self, Extra, ImportPlan, ImportReport, Matcher, Reading, Record, Rejection, Replacement, Source,
+    SourceTime,
 };
 use super::log::SyncLog;
+
+/// What must be confirmed before events are taken back.
+const TAKE_BACK: &str = "the number of events to take back";
 
 /// Events that an import appends as one batch.
 const BATCH: usize = 256;
@@ -81,6 +86,17 @@ impl ImportOptions {
         self
     }
 
+    /// How times were read by an earlier import of the same source that is to be corrected: see
+    /// [`SyncLog::correct_zone`]. Default: there was none.
+    #[must_use]
+    pub fn was_zone<T: Into<SourceTime>>(
+        mut self,
+        read_time: impl Fn(&str) -> Result<T> + Send + Sync + 'static,
+    ) -> Self {
+        self.wrong_time = Some(Box::new(move |text| read_time(text).map(Into::into)));
+        self
+    }
+
     fn reading(&self) -> Reading<'_> {
         Reading {
             read_time: &*self.read_time,
@@ -137,6 +153,60 @@ impl SyncLog {
     /// Takes in what was read before, with the same options. So nothing has to be made, and no lock be held,
     /// while a source is read that is slow or turns out to be unreadable.
     pub fn import_source(&self, from: ImportSource, options: &ImportOptions) -> Result<ImportReport> {
+        if options.wrong_time.is_some() {
+            return Err(Error::invalid(
+                "the zone",
+                "of an earlier import is corrected by SyncLog::correct_zone",
+            ));
+        }
+        self.take_in(from, options, Some(0)).map(|(report, _)| report)
+    }
+
+    /// Takes an import back that read the times of a source in the wrong zone, and brings its events in the
+    /// right one: the source is read once more, in [`ImportOptions::source_zone`], and
+    /// [`ImportOptions::was_zone`] tells how it was read before.
+    ///
+    /// An event is taken back where it has the id, the content and, to the microsecond, the time that a record
+    /// had in the wrong zone, unless it is what another record gives in the right one. First all events are
+    /// appended that are not there in the right zone; then a deletion record takes the others back. So each is
+    /// there at any time, and where this is cut off, the same call goes on. Payloads stay in the log, and no
+    /// row, export or import shows them any more.
+    ///
+    /// `confirmed` must be the number of events to take back: with [`ImportOptions::dry_run`] it is not asked
+    /// for, and [`ImportReport::corrected`] tells it. No other handle may be open.
+    pub fn correct_zone(
+        dir: impl AsRef<Path>,
+        options: &Options,
+        from: ImportSource,
+        import: &ImportOptions,
+        confirmed: Option<u64>,
+    ) -> Result<ImportReport> {
+        let dir = dir.as_ref();
+        let log = Self::open_with(dir, options.clone().create(false))?;
+        let done = log.take_in(from, import, confirmed);
+        log.close()?;
+        let (mut report, wrong) = done?;
+        report.corrected = wrong.len() as u64;
+        let mut ranges: Vec<(u64, u64)> = Vec::new();
+        for seq in wrong {
+            match ranges.last_mut() {
+                Some((_, last)) if *last + 1 == seq => *last = seq,
+                _ => ranges.push((seq, seq)),
+            }
+        }
+        if !import.dry_run && !ranges.is_empty() {
+            Store::<SyncEvent>::delete(dir, options.clone(), &ranges)?;
+        }
+        Ok(report)
+    }
+
+    /// Imports, and returns which events are to be taken back, by seq. `confirmed` is their number.
+    fn take_in(
+        &self,
+        from: ImportSource,
+        options: &ImportOptions,
+        confirmed: Option<u64>,
+    ) -> Result<(ImportReport, Vec<u64>)> {
         let ImportSource { path, source } = from;
         self.check_source(&path)?;
         let mut report = ImportReport {
@@ -161,10 +231,16 @@ impl SyncLog {
         if let Some(offset) = plan.time_offset {
             return Err(Error::SourceZone { path, offset });
         }
+        let wrong = plan.wrong.len() as u64;
+        if !options.dry_run && confirmed != Some(wrong) {
+            return Err(Error::invalid(TAKE_BACK, format!("is {wrong}, and that was not confirmed")));
+        }
         report.already_present = plan.already_present;
         report.deleted = plan.deleted;
         report.id_conflicts = plan.id_conflicts;
         report.look_alikes = plan.look_alikes;
+        let place = |record: &Record| (record.line, record.object);
+        let places: Vec<(u64, u64)> = plan.import.iter().map(place).collect();
         if options.dry_run {
             report.imported = plan.import.len() as u64;
         } else {
@@ -172,15 +248,25 @@ impl SyncLog {
         }
         report.rejections.sort_by_key(|rejection| (rejection.line, rejection.object));
         report.rejected = report.rejections.len() as u64;
-        Ok(report)
+        let rejected: HashSet<(u64, u64)> =
+            report.rejections.iter().map(|rejection| (rejection.line, rejection.object)).collect();
+        // What could not be brought in the right zone stays in the wrong one.
+        let is_replaced = |by: &Replacement| match by {
+            Replacement::There => true,
+            Replacement::Imported(at) => places.get(*at).is_some_and(|place| !rejected.contains(place)),
+        };
+        let wrong = plan.wrong.into_iter().filter(|(_, by)| is_replaced(by)).map(|(seq, _)| seq).collect();
+        Ok((report, wrong))
     }
 
     fn plan(&self, records: Vec<Record>) -> Result<ImportPlan> {
         let store = self.store();
         let reader = store.reader()?;
         let mut matcher = Matcher::new(records, store.id());
+        let gone = reader.deleted()?;
         for item in reader.items(1)? {
             match item? {
+                Item::Event(stored) if covers(&gone, stored.seq) => {}
                 Item::Event(stored) => matcher.observe(stored.seq, &stored.event),
                 Item::Damage(finding) => {
                     // What is unreadable might be what the source holds.
@@ -189,26 +275,10 @@ impl SyncLog {
                 Item::Unknown(_) | Item::Lost(_) => {}
             }
         }
-        let mut rows = None;
-        let mut was_deleted = |seq| {
-            if rows.is_none() {
-                rows = Some(reader.connect()?.0);
-            }
-            let deleted = rows.as_ref().map_or(Ok(false), |db| compare::was_deleted(db, seq));
-            deleted.map_err(|trouble| trouble.into_error(&reader.database()))
-        };
-        let mut failed = None;
-        let plan = matcher.plan(|record| {
-            let own = record.origin().filter(|origin| origin.store == store.id() && failed.is_none());
-            own.is_some_and(|origin| {
-                was_deleted(origin.seq).unwrap_or_else(|error| {
-                    failed = Some(error);
-                    false
-                })
-            })
-        });
-        // Where nothing tells what was deleted, it could come back (P8).
-        failed.map_or(Ok(plan), Err)
+        Ok(matcher.plan(|record| {
+            let own = record.origin().filter(|origin| origin.store == store.id());
+            own.is_some_and(|origin| covers(&gone, origin.seq))
+        }))
     }
 
     fn append_records(&self, records: Vec<Record>, report: &mut ImportReport) -> Result<()> {

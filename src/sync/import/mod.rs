@@ -31,7 +31,7 @@ mod table;
 pub use export::ExportLine;
 pub(crate) use lines::read_lines;
 pub use matching::TimeOffset;
-pub(crate) use matching::{ImportPlan, Matcher};
+pub(crate) use matching::{ImportPlan, Matcher, Replacement};
 
 /// The longest line, and the longest value in a database, that an import looks at.
 pub(crate) const MAX_LINE: usize = 32 << 20;
@@ -163,7 +163,7 @@ pub struct ImportReport {
     /// Imported records that equal an event, or an earlier record, in all but the id.
     pub look_alikes: u64,
     /// Events of an earlier import in the wrong zone that were taken back, each after it was there in the right
-    /// one ([`ImportOptions::correct_zone`](crate::ImportOptions::correct_zone)).
+    /// one ([`SyncLog::correct_zone`](crate::SyncLog::correct_zone)).
     pub corrected: u64,
     /// Records without an alterid, which have `-` in its place.
     pub empty_alterids: u64,
