@@ -38,6 +38,28 @@ fn a_second_writer_is_refused_with_the_pid_of_the_first() {
     assert_eq!(bench.run(&["status"]).expect(0).json()["live_writer"], false);
 }
 
+/// Somebody tidies up, and takes the lock file away. Nobody gets in, and the writer ends before it writes again.
+#[test]
+fn a_removed_lock_file_lets_no_second_writer_in() {
+    let bench = Bench::new();
+    let mut first = Talk::start(bench.command(&["append", "--stdin"]));
+    first.send(format!("{}\n", line("m1")).as_bytes());
+    assert_eq!(first.answer()["seq"], 1);
+    std::fs::remove_file(bench.dir().join("lock")).unwrap();
+    let mut second = append_args("other");
+    second.extend(["--wait", "100ms"]);
+    bench.run(&second).expect(11);
+    assert_eq!(bench.run(&["status"]).expect(0).json()["live_writer"], true);
+    first.send(format!("{}\n", line("m2")).as_bytes());
+    let refused = first.answer();
+    assert_eq!((&refused["line"], &refused["outcome"]), (&2.into(), &"not_written".into()), "{refused}");
+    assert!(refused["error"].as_str().unwrap().contains("the lock file was replaced"), "{refused}");
+    assert_eq!(first.end(), Some(1));
+    bench.append("m3");
+    assert_eq!(bench.messages(), ["m1", "m3"]);
+    bench.run(&["verify"]).expect(0);
+}
+
 #[test]
 fn twenty_appends_at_once_all_succeed() {
     let bench = Bench::new();

@@ -175,13 +175,19 @@
 //! frame wholly holds an aligned 512-byte sector of the file that is all zero, its group is
 //! acknowledged only after a mark behind it was synced as well.
 //!
+//! What a writer has open stays writable when somebody takes it away. So before a group is written, and again
+//! between its sync and the acknowledgement, the path must still lead to the newest segment and to the lock that
+//! the writer holds, in the process that opened them, and the bytes to be written over must be zeros. Everything
+//! of the log is reached from the directories that were opened, never by a path that is looked up anew.
+//!
 //! Before a new segment is made, everything in the last one is synced. The new segment's header tells
 //! where the last one ended (first seq and previous checksum), and its being there proves that.
 //!
 //! The last segment may hold no frame yet. It may also end in what a crash left: [`recovery`] tells
 //! how that is told from damage. A writer copies what a crash left there to `quarantine`, writes zeros
 //! in its place, and writes again and syncs what no `durable_end` proves, before it appends. Beside a
-//! live writer (it holds an exclusive `flock` on the file `lock` in the store's directory) a reader goes
+//! live writer (it holds an exclusive `flock` on the directory `log`, and one on the file `lock` in the store's
+//! directory, which is all that older programs look at) a reader goes
 //! no farther than the largest `durable_end` in any valid header of the last segment, 8192 if there is
 //! none, and to the event of a witness (see below): what follows may be half written, which is no damage.
 //!
