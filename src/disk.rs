@@ -480,14 +480,6 @@ pub(crate) fn absolute(path: &Path) -> io::Result<PathBuf> {
     fs::canonicalize(path).or_else(|_| std::path::absolute(path))
 }
 
-/// Syncs a file by its path. Where SQLite has it open, the handle must outlive SQLite's: closing it drops
-/// SQLite's locks.
-pub(crate) fn sync_file(path: &Path) -> io::Result<fs::File> {
-    let file = fs::OpenOptions::new().write(true).open(path)?;
-    file.sync_all()?;
-    Ok(file)
-}
-
 /// Cuts a file that may be absent to no bytes.
 pub(crate) fn truncate_if_there(path: &Path) -> io::Result<()> {
     if check_no_link(path).is_err() {

@@ -72,6 +72,8 @@ pub enum FindingKind {
     TwoHistories,
     /// The table of seqs without rows says so of seqs that have events: it is not believed.
     AbsenceUnproved,
+    /// A trigger, an index or columns of somebody else's on a table of ours.
+    ForeignObject,
 }
 
 impl FindingKind {
@@ -107,6 +109,7 @@ impl FindingKind {
             Self::UnreadableEvent => "unreadable_event",
             Self::TwoHistories => "two_histories",
             Self::AbsenceUnproved => "absence_unproved",
+            Self::ForeignObject => "foreign_object",
         }
     }
 
@@ -137,7 +140,8 @@ impl FindingKind {
             | Self::RowUnhealable
             | Self::AppliedDiffers
             | Self::TablesOutdated
-            | Self::AbsenceUnproved => Severity::ProjectionDiffers,
+            | Self::AbsenceUnproved
+            | Self::ForeignObject => Severity::ProjectionDiffers,
             Self::TornTail
             | Self::UnfinishedBatch
             | Self::UnknownFile

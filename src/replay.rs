@@ -5,7 +5,6 @@
 
 use std::path::Path;
 use std::sync::mpsc::{channel, sync_channel};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -55,7 +54,8 @@ pub struct ReplayReport {
     pub already_present: u64,
     /// Rows that still differ after they were healed, because of a trigger for example.
     pub unhealable: u64,
-    /// Whether a new database was built.
+    /// Whether all rows were made anew. Where an interrupted rebuild was gone on with, `restored` counts those that
+    /// were made since.
     pub rebuilt: bool,
 }
 
@@ -552,41 +552,38 @@ fn heal_stretch(
     Ok(())
 }
 
-/// Builds a new database from the log and puts it in the old one's place. `old` is what can still be
-/// read of the old one; rows there that no event explains are carried over as set aside. Returns the events
-/// that cannot be read.
+/// Makes all rows anew from the log, from where `new` stands, and puts them in the old ones' place. `old` is
+/// what can still be read of another database that the new one replaces; rows there that no event explains are
+/// carried over as set aside. Events that cannot be read go to `findings`; what others had on tables of ours is
+/// told in words.
 pub(crate) fn rebuild<E: Event>(
-    database: &Path,
-    schema: &Schema,
+    mut new: Rebuild,
     view: &LogView,
-    old: Option<Connection>,
-    wait: Duration,
+    old: Option<&Connection>,
     go_on: &dyn Fn() -> bool,
     report: &mut ReplayReport,
-) -> Result<Vec<Finding>, Stop> {
-    let (cursor, missing) = view.cursor(view.first_seq(), false)?;
+    findings: &mut Vec<Finding>,
+) -> Result<Vec<String>, Stop> {
+    let (cursor, missing) = view.cursor(view.first_seq().max(new.applied().seq + 1), false)?;
     if !missing.is_empty() {
         return Err(Error::Damaged { dir: view.log.store_dir.clone(), findings: missing }.into());
     }
-    let mut findings = Vec::new();
-    let mut new = Rebuild::start(database, schema.clone(), view.store)?;
     read_ahead::<E>(view, cursor, |stretch| {
         if !go_on() {
             return Err(halted().into());
         }
         let stretch = sound(stretch, &view.log.store_dir)?;
         findings.extend(stretch.unread());
-        report.add(new.apply(&stretch.step)?);
-        Ok(stretch.step.rows)
+        let (changes, done) = new.apply(stretch.step)?;
+        report.add(changes);
+        Ok(done)
     })?;
-    if let Some(old) = old {
-        report.set_aside += new.keep_unexplained(&old, "no event explains this row")?;
-    }
     // It took a while: the path may lead to another store's database by now.
     view.log.check()?;
-    new.finish(wait)?;
+    let swapped = new.finish(old)?;
+    report.set_aside += swapped.set_aside;
     report.rebuilt = true;
-    Ok(findings)
+    Ok(swapped.kept)
 }
 
 /// Fills an empty, private database from the log, for a reader who cannot open the store's own. What

@@ -73,6 +73,56 @@ fn readers_beside_busy_writers_raise_no_false_alarm() {
     println!("{} looks", looks.into_inner());
 }
 
+/// Beside a writer and one rebuild after the other: whoever reads sees the old rows or the new ones, and never trouble.
+#[test]
+fn readers_beside_rebuilds_raise_no_false_alarm() {
+    const ROUNDS: u64 = 12;
+    let bench = Bench::new();
+    let mut writer = Talk::start(bench.command(&["append", "--stdin"]));
+    let lines: String = (0..300).map(|number| line(&format!("m{number}")) + "\n").collect();
+    writer.send(lines.as_bytes());
+    (0..300).for_each(|_| drop(writer.answer()));
+    assert_eq!(writer.end(), Some(0));
+    bench.run(&["replay"]).expect(0);
+    let (stop, looks, least) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(300));
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = [&["list", "--count"][..], &["verify"], &["runs"], &["list", "--all"]]
+            .into_iter()
+            .map(|args| {
+                let (bench, stop, looks, least) = (&bench, &stop, &looks, &least);
+                scope.spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        let before = least.load(Ordering::SeqCst);
+                        let seen = bench.run(args);
+                        assert_eq!(seen.code, Some(0), "{args:?}: {}{}", seen.out, seen.err);
+                        match args[1..] {
+                            ["--count"] => {
+                                assert!(seen.json()["count"].as_u64().unwrap() >= before, "{}", seen.out)
+                            }
+                            ["--all"] => assert!(seen.lines().len() as u64 >= before),
+                            _ => {}
+                        }
+                        looks.fetch_add(1, Ordering::Relaxed);
+                    }
+                })
+            })
+            .collect();
+        for round in 0..ROUNDS {
+            if readers.iter().any(ScopedJoinHandle::is_finished) {
+                break;
+            }
+            bench.run(&["replay", "--rebuild"]).expect(0);
+            let added = bench.run(&append_args(&format!("round {round}"))).expect(0);
+            if added.json()["projected"] == true {
+                least.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+    });
+    println!("{} looks", looks.into_inner());
+}
+
 /// Starts the program under strace; `None` where that cannot be.
 fn traced(bench: &Bench, strace: &[&str], args: &[&str]) -> Option<Command> {
     let works = Command::new("strace").args(["-f", "-o", "/dev/null", "true"]).stderr(Stdio::null()).status();

@@ -122,6 +122,15 @@ fn note_rows(global: &Global, reader: &SyncReader) -> Result<Exit, Stop> {
         };
         global.note(&format!("note: the newest {lag} event(s) have no rows yet; {next}"));
     }
+    if let Some(made) = reader.reader().rows_in_making().filter(|_| lag > 0) {
+        let all = reader.reader().last_seq();
+        let note = format!("note: rows are still being made, up to event {made} of {all} so far");
+        if !reader.reader().has_live_writer() {
+            out::tell(&format!("{note}; `synclog replay` goes on with it"));
+            return Ok(Exit::Differs);
+        }
+        global.note(&note);
+    }
     let missing = reader.missing_rows()?;
     if missing == 0 {
         return Ok(Exit::Ok);

@@ -11,7 +11,7 @@ use super::verify::{severity, unchecked};
 /// Options of `replay`.
 #[derive(Args)]
 pub(crate) struct ReplayArgs {
-    /// Build a new database, whatever the old one is like
+    /// Make all rows anew, whatever the old ones are like
     #[arg(long)]
     rebuild: bool,
     /// Tell what would be done, and change nothing

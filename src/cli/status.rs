@@ -41,6 +41,7 @@ pub(crate) fn run(global: &Global, out: &mut Out) -> Result<Exit, Stop> {
         .with("last_seq", reader.last_seq())
         .with("applied_seq", applied)
         .with("lag", lag)
+        .with("rows_in_making", reader.rows_in_making())
         .with("missing_rows", missing.as_ref().ok().copied())
         .with("log_bytes", reader.log_bytes())
         .with("database_bytes", reader.database_bytes())

@@ -86,10 +86,11 @@ pub(crate) fn apply_in(
     }
     let mut delete =
         db.prepare_cached(&format!("DELETE FROM {} WHERE id BETWEEN ?1 AND ?2", schema.table))?;
-    let mut absent = db.prepare_cached(
-        "INSERT INTO synclog_absent (first, last, reason) VALUES (?1, ?2, ?3) \
+    let mut absent = db.prepare_cached(&format!(
+        "INSERT INTO {} (first, last, reason) VALUES (?1, ?2, ?3) \
          ON CONFLICT (first) DO UPDATE SET last = max(last, excluded.last), reason = excluded.reason",
-    )?;
+        schema.absent
+    ))?;
     for (first, last) in &step.deleted {
         delete.execute(params![*first as i64, *last as i64])?;
         absent.execute(params![*first as i64, *last as i64, "deleted"])?;
@@ -107,7 +108,7 @@ pub(crate) fn apply_in(
         absent.execute(params![*first as i64, *last as i64, reason])?;
     }
     if let Some(applied) = step.applied {
-        write_applied(db, applied)?;
+        write_applied(db, schema, applied)?;
     }
     Ok(changes)
 }

@@ -70,13 +70,27 @@ impl Checkpoints {
     pub(super) fn committed(
         &mut self,
         db: &Connection,
-        (path, identity): (&Path, Option<FileIdentity>),
+        place: (&Path, Option<FileIdentity>),
         rows: &[Row],
     ) {
         // A page of each tree is written anew by every commit, and a batch touches about a page of some tree
         // for every two rows; large rows have pages of their own. Nothing depends on how exact this is.
         let bytes: usize = rows.iter().map(Row::len).sum();
-        self.pages += 9 + rows.len() as u64 / 2 + bytes as u64 / 4096;
+        self.written(db, place, 9 + rows.len() as u64 / 2 + bytes as u64 / 4096);
+    }
+
+    /// The same for much at once: an index, say.
+    pub(super) fn committed_much(&mut self, db: &Connection, place: (&Path, Option<FileIdentity>)) {
+        self.written(db, place, DUE);
+    }
+
+    fn written(
+        &mut self,
+        db: &Connection,
+        (path, identity): (&Path, Option<FileIdentity>),
+        pages: u64,
+    ) {
+        self.pages += pages;
         self.commits.fetch_add(1, Ordering::Relaxed);
         if self.pages < DUE {
             return;

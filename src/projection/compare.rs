@@ -135,11 +135,11 @@ pub(crate) fn each_id(
 }
 
 /// Seqs from `first` to `last` that lawfully have no row.
-fn absent_between(db: &Connection, first: u64, last: u64) -> Result<u64, Trouble> {
-    let mut query = db.prepare_cached(
-        "SELECT coalesce(sum(min(last, ?2) - max(first, ?1) + 1), 0) FROM synclog_absent \
-         WHERE first <= ?2 AND last >= ?1",
-    )?;
+fn absent_between(db: &Connection, table: &str, first: u64, last: u64) -> Result<u64, Trouble> {
+    let mut query = db.prepare_cached(&format!(
+        "SELECT coalesce(sum(min(last, ?2) - max(first, ?1) + 1), 0) FROM {table} \
+         WHERE first <= ?2 AND last >= ?1"
+    ))?;
     Ok(query.query_row(params![first as i64, last as i64], |row| row.get::<_, i64>(0))?.max(0) as u64)
 }
 
@@ -166,7 +166,7 @@ pub(crate) fn absences(
 
 /// Whether the database says that `seq` lawfully has no row.
 pub(crate) fn is_absent(db: &Connection, seq: u64) -> Result<bool, Trouble> {
-    Ok(absent_between(db, seq, seq)? > 0)
+    Ok(absent_between(db, "synclog_absent", seq, seq)? > 0)
 }
 
 /// Whether the database says that event `seq` was deleted.
@@ -189,13 +189,13 @@ pub(crate) fn lacking_between(
     }
     // Beside a writer all of it must be of one moment.
     let _one_moment = db.unchecked_transaction()?;
-    if Tally::of(db, schema)?.has_all(db, first, last)? {
+    if Tally::of(db, schema)?.has_all(db, schema, first, last)? {
         return Ok(0);
     }
     let sql = format!("SELECT count(*) FROM {} WHERE id BETWEEN ?1 AND ?2", schema.table);
     let rows: i64 =
         db.prepare_cached(&sql)?.query_row(params![first as i64, last as i64], |row| row.get(0))?;
-    let lawful = absent_between(db, first, last)?;
+    let lawful = absent_between(db, schema.absent, first, last)?;
     Ok((last - first + 1).saturating_sub(rows.max(0) as u64).saturating_sub(lawful))
 }
 
@@ -203,8 +203,8 @@ pub(crate) fn lacking_between(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tally {
     rows: u64,
-    least: Option<i64>,
-    most: Option<i64>,
+    pub(super) least: Option<i64>,
+    pub(super) most: Option<i64>,
 }
 
 impl Tally {
@@ -221,13 +221,19 @@ impl Tally {
     }
 
     /// Whether every seq from `first` to `last` has a row or lawfully has none, and no other id has one.
-    fn has_all(self, db: &Connection, first: u64, last: u64) -> Result<bool, Trouble> {
+    pub(super) fn has_all(
+        self,
+        db: &Connection,
+        schema: &Schema,
+        first: u64,
+        last: u64,
+    ) -> Result<bool, Trouble> {
         let (Some(least), Some(most)) = (self.least, self.most) else { return Ok(false) };
         // In a damaged table the ends may be the wrong way round.
         if first > last || least < first as i64 || most > last as i64 {
             return Ok(false);
         }
-        Ok(self.rows + absent_between(db, first, last)? == last - first + 1)
+        Ok(self.rows + absent_between(db, schema.absent, first, last)? == last - first + 1)
     }
 }
 
@@ -243,7 +249,7 @@ pub(crate) fn missing_between(
 ) -> Result<Vec<(u64, u64)>, Trouble> {
     /// Below this, applying the whole stretch again costs less than looking closer.
     const SMALL: u64 = 64;
-    if tally.has_all(db, first, last)? {
+    if tally.has_all(db, schema, first, last)? {
         return Ok(Vec::new());
     }
     let sql = format!("SELECT count(*) FROM {} WHERE id BETWEEN ?1 AND ?2", schema.table);
@@ -255,7 +261,7 @@ pub(crate) fn missing_between(
             continue;
         }
         let rows: i64 = count.query_row(params![low as i64, high as i64], |row| row.get(0))?;
-        if rows as u64 + absent_between(db, low, high)? > high - low {
+        if rows as u64 + absent_between(db, schema.absent, low, high)? > high - low {
             continue;
         }
         if high - low < SMALL || rows == 0 || missing.len() + open.len() >= limit {
@@ -270,6 +276,12 @@ pub(crate) fn missing_between(
         open.push((low, middle));
     }
     Ok(missing)
+}
+
+/// What SQLite finds wrong with its pages, without looking whether indexes have all rows.
+pub(crate) fn pages(db: &Connection) -> Result<(), Trouble> {
+    let said: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if said == "ok" { Ok(()) } else { Err(Trouble::Unusable(said)) }
 }
 
 /// What SQLite's own check has to say, at most `limit` sentences; none where it found nothing.
@@ -344,7 +356,7 @@ mod tests {
     #[test]
     fn all_are_there_means_all_and_no_others() {
         let (db, schema) = database();
-        let all = |first, last| Tally::of(&db, &schema).unwrap().has_all(&db, first, last).unwrap();
+        let all = |first, last| Tally::of(&db, &schema).unwrap().has_all(&db, &schema, first, last).unwrap();
         assert!(!all(1, 1));
         (10..=20).for_each(|seq| insert(&db, seq));
         assert!(all(10, 20) && ![(9, 20), (11, 20), (10, 19), (10, 21)].into_iter().any(|(a, b)| all(a, b)));

@@ -8,6 +8,7 @@
 mod apply;
 mod checkpoint;
 pub(crate) mod compare;
+pub(crate) mod foreign;
 pub(crate) mod query;
 pub(crate) mod rebuild;
 pub(crate) mod row;
@@ -49,6 +50,8 @@ pub(crate) enum Trouble {
     Outdated(String),
     /// Somebody changed its tables or indexes: a rebuild helps.
     Altered(String),
+    /// It is still being made: a rebuild goes on with that.
+    Unfinished(String),
     /// The system refused; neither helps.
     Failed(String),
 }
@@ -57,7 +60,13 @@ impl From<rusqlite::Error> for Trouble {
     fn from(error: rusqlite::Error) -> Self {
         let text = error.to_string();
         match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy(text),
+            // The last two mean that somebody else was changing it just then.
+            Some(
+                ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::SchemaChanged
+                | ErrorCode::FileLockingProtocolFailed,
+            ) => Self::Busy(text),
             Some(
                 ErrorCode::ReadOnly
                 | ErrorCode::PermissionDenied
@@ -86,6 +95,7 @@ impl Trouble {
             | Self::Foreign(text)
             | Self::Outdated(text)
             | Self::Altered(text)
+            | Self::Unfinished(text)
             | Self::Failed(text) => text,
         }
     }
@@ -145,7 +155,8 @@ fn open_connection(path: &Path, flags: OpenFlags, wait: Duration) -> Result<Conn
     db.busy_timeout(wait)?;
     db.set_prepared_statement_cache_capacity(32);
     // A trigger or view of somebody else's must not run functions with side effects.
-    db.execute_batch("PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON")?;
+    // Nor must a foreign key of theirs delete rows of theirs while ours are replaced.
+    db.execute_batch("PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON; PRAGMA foreign_keys=OFF")?;
     Ok(db)
 }
 
@@ -189,19 +200,17 @@ pub(crate) fn uses_wal(db: &Connection) -> bool {
     db.query_row("PRAGMA journal_mode", [], |row| row.get::<_, String>(0)).is_ok_and(|mode| mode == "wal")
 }
 
-/// Makes an empty database where there is none. One that was moved aside has left its owner and mode
+/// Makes an empty database where there is none. One that is to be replaced has left its owner and mode
 /// ([`leave_access`]).
 fn make_file(path: &Path) -> std::io::Result<()> {
     access::make_database(path, access::of_first(&[&beside(path, ".new")])?)
 }
 
 /// Keeps owner and mode of a database that is about to be moved aside, for the one that will take its place: in
-/// the file that a rebuild begins with.
+/// the file that is made beside it.
 pub(crate) fn leave_access(path: &Path) -> std::io::Result<()> {
     let Some(found) = access::of_first(&[path])? else { return Ok(()) };
-    let unfinished = beside(path, ".new");
-    disk::remove_if_there(&unfinished)?;
-    access::make_database(&unfinished, Some(found))
+    access::make_database(&beside(path, ".new"), Some(found))
 }
 
 fn open_for_writing(path: &Path, wait: Duration) -> Result<Connection, Trouble> {
@@ -263,10 +272,11 @@ pub(crate) fn check(
     }
 }
 
-fn write_applied(db: &Connection, applied: Applied) -> rusqlite::Result<()> {
+fn write_applied(db: &Connection, schema: &Schema, applied: Applied) -> rusqlite::Result<()> {
     let mut set = db.prepare_cached("INSERT OR REPLACE INTO synclog_meta (name, value) VALUES (?1, ?2)")?;
-    set.execute(params!["applied_seq", applied.seq as i64])?;
-    set.execute(params!["applied_sum", i64::from(applied.sum)])?;
+    let [seq, sum] = schema.progress;
+    set.execute(params![seq, applied.seq as i64])?;
+    set.execute(params![sum, i64::from(applied.sum)])?;
     Ok(())
 }
 
@@ -277,7 +287,28 @@ fn initialize(db: &Connection, schema: &Schema, store: StoreId) -> rusqlite::Res
     set.execute(params!["store_id", store.to_string()])?;
     set.execute(params!["projection_version", PROJECTION_VERSION])?;
     set.execute(params!["schema_digest", schema.digest()])?;
-    write_applied(db, Applied::default())
+    write_applied(db, schema, Applied::default())
+}
+
+/// Makes tables, indexes and identity in a new database.
+fn make_empty(write: &mut Connection, schema: &Schema, store: StoreId) -> Result<(), Trouble> {
+    let tx = write.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    initialize(&tx, schema, store)?;
+    schema.create_indexes(&tx)?;
+    tx.commit()?;
+    // Tables and identity go into the file itself: without its write-ahead log it is then an
+    // older copy of ours, and not somebody else's empty file.
+    write.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    Ok(())
+}
+
+/// Opens a database for writing where there is none. What an earlier one has left beside it goes.
+fn open_new(path: &Path, wait: Duration) -> Result<Connection, Trouble> {
+    for suffix in ["-wal", "-journal", "-shm"] {
+        let _ = disk::remove_if_there(&beside(path, suffix));
+    }
+    make_file(path).map_err(|error| Trouble::io(&error))?;
+    open_for_writing(path, wait)
 }
 
 impl Projection {
@@ -313,20 +344,10 @@ impl Projection {
             open_for_writing(path, wait)?
         } else {
             read = None;
-            for suffix in ["-wal", "-journal", "-shm"] {
-                let _ = disk::remove_if_there(&beside(path, suffix));
-            }
-            make_file(path).map_err(|error| Trouble::io(&error))?;
-            open_for_writing(path, wait)?
+            open_new(path, wait)?
         };
         if !exists {
-            let tx = write.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            initialize(&tx, &schema, store)?;
-            schema.create_indexes(&tx)?;
-            tx.commit()?;
-            // Tables and identity go into the file itself: without its write-ahead log it is then an
-            // older copy of ours, and not somebody else's empty file.
-            write.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+            make_empty(&mut write, &schema, store)?;
         }
         let (_, applied) = check(&write, &schema, Some(store))?;
         let read = match read {
@@ -350,6 +371,19 @@ impl Projection {
         initialize(&db, schema, store)?;
         schema.create_indexes(&db)?;
         Ok(db)
+    }
+
+    /// Statements that take long are given up where `stop` says so.
+    pub(crate) fn stop_where(
+        &mut self,
+        stop: impl Fn() -> bool + Clone + Send + 'static,
+    ) -> Result<(), Trouble> {
+        /// SQLite's steps between two questions: some milliseconds.
+        const STEPS: i32 = 100_000;
+        for db in [&mut self.read, &mut self.write] {
+            db.progress_handler(STEPS, Some(stop.clone()))?;
+        }
+        Ok(())
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -459,7 +493,7 @@ impl Projection {
 
     /// Sets the applied seq without touching rows.
     pub(crate) fn force_applied(&mut self, applied: Applied) -> Result<(), Trouble> {
-        write_applied(&self.write, applied)?;
+        write_applied(&self.write, &self.schema, applied)?;
         self.applied = applied;
         Ok(())
     }

@@ -1,122 +1,415 @@
-//! A rebuild: a new database beside the old one, which then takes its place at once.
+//! A rebuild: rows are made in tables of their own beside the old ones, in the same file, and then take their
+//! place at once.
+//!
+//! Whoever has the database open sees the old rows or the new ones, and goes on. Rows are committed in steps and
+//! read back through the second connection (P6). How far they are stands beside them, so that a rebuild that was
+//! interrupted goes on from there (P5). Then come the indexes, one by one. The last transaction only gives new
+//! names, by writing SQLite's table of tables: `ALTER TABLE` changes the text that makes a table, and there is
+//! none to rename an index. What was replaced is dropped behind it.
+//!
+//! Where the file cannot be used the same happens in a new one, which then takes its place.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use crate::disk::{self, access};
+use crate::disk;
+use crate::event::Value;
 use crate::store_id::StoreId;
-use crate::threads;
 
 use super::apply::{INSERT_SET_ASIDE, as_json, record_set_aside};
-use super::schema::Schema;
-use super::{Applied, Changes, Step, Trouble, apply_in, beside, compare, initialize, open_connection};
+use super::checkpoint::Checkpoints;
+use super::compare::{self, Tally};
+use super::foreign::{self, Foreign, put_aside_in, quoted};
+use super::row::Row;
+use super::schema::{PROJECTION_VERSION, REPLACED, SHADOW, Schema};
+use super::{
+    Applied, Changes, Projection, Step, Trouble, beside, make_empty, meta_value, names_store,
+    open_for_reading, open_for_writing, open_new, write_applied,
+};
 
+/// Steps in one transaction: pages are then written once for all of them.
+const STEPS: usize = 8;
 /// Ids of old rows that are looked up at a time.
 const IDS: usize = 4096;
-/// Stretches of ids that are remembered. Most logs are one.
-const STRETCHES: usize = 4096;
+/// Stretches of lawfully absent rows that are looked at one by one.
+const ABSENT: usize = 4096;
 
-/// A database in the making.
+/// A rebuild under way.
 pub(crate) struct Rebuild {
-    target: PathBuf,
-    unfinished: PathBuf,
+    /// Whose schema is that of the tables in the making.
+    projection: Projection,
+    /// What they become.
     schema: Schema,
-    db: Connection,
-    applied: Applied,
+    /// Rows of the transaction that is open.
+    pending: Step,
+    steps: usize,
     /// A row has an idempotency key.
     keyed: bool,
-    /// Stretches of ids that the new database has, in order. It may have more.
-    known: Vec<(i64, i64)>,
+    /// What others had on tables of ours, and where it is now. In words.
+    kept: Vec<String>,
+}
+
+/// What a rebuild carried over.
+#[derive(Debug, Default)]
+pub(crate) struct Swapped {
+    /// Rows that no event explains.
+    pub(crate) set_aside: u64,
+    /// What others had on tables of ours, in words.
+    pub(crate) kept: Vec<String>,
 }
 
 impl Rebuild {
-    /// Starts a new database beside `target`, throwing away what an interrupted rebuild left.
-    pub(crate) fn start(target: &Path, schema: Schema, store: StoreId) -> Result<Self, Trouble> {
-        let unfinished = beside(target, ".new");
-        // Before these go: the new file gets its owner and mode from what it replaces.
-        let replaced = access::of_first(&[target, &unfinished]).map_err(|error| Trouble::io(&error))?;
-        for suffix in ["", "-wal", "-shm", "-journal"] {
-            disk::remove_if_there(&beside(&unfinished, suffix)).map_err(|error| Trouble::io(&error))?;
+    /// Starts in the database of `store` at `path`, or in a new one where there is none; goes on with what an
+    /// interrupted rebuild left there. [`Rebuild::applied`] says how far that is.
+    pub(crate) fn start(
+        path: &Path,
+        schema: &Schema,
+        store: StoreId,
+        wait: Duration,
+        stop: impl Fn() -> bool + Clone + Send + 'static,
+    ) -> Result<Self, Trouble> {
+        // An empty file only says whose the new one will be.
+        let there = disk::identity(path).map_err(|error| Trouble::io(&error))?.is_some();
+        let exists = there && disk::file_len(path) > 0;
+        if exists {
+            // Reading first: a file that is no database must not be turned into one.
+            let probe = open_for_reading(path, wait)?;
+            if !names_store(&probe, store) {
+                return Err(Trouble::Foreign("it is not this store's".into()));
+            }
         }
-        access::make_database(&unfinished, replaced).map_err(|error| Trouble::io(&error))?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
-        let db = open_connection(&unfinished, flags, Duration::ZERO)?;
-        // Nobody sees this file before it is whole and synced, so it needs no journal.
-        db.execute_batch(
-            "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA locking_mode=EXCLUSIVE; BEGIN",
-        )?;
-        initialize(&db, &schema, store)?;
-        // Where no event has a key, which is common, this spares one walk through all rows.
-        schema.create_key_index(&db)?;
-        Ok(Self {
-            target: target.into(),
-            unfinished,
-            schema,
-            db,
-            applied: Applied::default(),
-            keyed: false,
-            known: Vec::new(),
-        })
+        let mut write = if exists { open_for_writing(path, wait)? } else { open_new(path, wait)? };
+        if !exists {
+            make_empty(&mut write, schema, store)?;
+        }
+        // The text of what others made on a table must stay as it is while tables change their names.
+        write.execute_batch("PRAGMA legacy_alter_table=ON")?;
+        let shadow = schema.shadow();
+        let tx = write.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let kept = renew_engine_tables(&tx, schema, store)?;
+        let applied = match progress(&tx, schema, &shadow)? {
+            Some(applied) => applied,
+            None => begin(&tx, schema, &shadow)?,
+        };
+        tx.commit()?;
+        let read = open_for_reading(path, wait)?;
+        let identity = disk::identity(path).map_err(|error| Trouble::io(&error))?;
+        let checkpoints = Checkpoints::default();
+        let mut projection =
+            Projection { path: path.into(), schema: shadow, checkpoints, read, write, identity, applied };
+        projection.stop_where(stop)?;
+        let pending = Step::default();
+        Ok(Self { projection, schema: schema.clone(), pending, steps: 0, keyed: false, kept })
     }
 
-    /// The same as for an append, without a transaction of its own.
-    pub(crate) fn apply(&mut self, step: &Step) -> Result<Changes, Trouble> {
+    /// The newest event that the rows in the making reflect.
+    pub(crate) fn applied(&self) -> Applied {
+        self.projection.applied
+    }
+
+    /// Throws away what an interrupted rebuild left.
+    pub(crate) fn restart(&mut self) -> Result<(), Trouble> {
+        let tx = self.projection.write.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        self.projection.applied = begin(&tx, &self.schema, &self.projection.schema)?;
+        Ok(tx.commit()?)
+    }
+
+    /// Adds one step, and gives back rows that are committed and were read back.
+    pub(crate) fn apply(&mut self, step: Step) -> Result<(Changes, Vec<Row>), Trouble> {
         if !self.keyed && step.rows.iter().any(|row| row.key.is_some()) {
-            self.schema.drop_key_index(&self.db)?;
+            // Where no event has a key, which is common, having it from the start spares a walk through all rows.
+            self.projection.begin()?;
+            self.projection.schema.drop_key_index(&self.projection.write)?;
             self.keyed = true;
         }
-        let changes = apply_in(&self.db, &self.schema, step, self.applied)?;
-        if let Some(applied) = step.applied {
-            self.applied = applied;
-        }
-        if changes.restored == step.rows.len() as u64 {
-            step.rows.iter().for_each(|row| self.remember(row.seq as i64));
-        }
-        if !step.deleted.is_empty() || changes.set_aside > 0 {
-            self.known.clear();
-        }
-        Ok(changes)
+        let changes = self.projection.prepare(&step)?;
+        let is_gone =
+            |row: &Row| step.deleted.iter().any(|(first, last)| (*first..=*last).contains(&row.seq));
+        self.pending.rows.retain(|row| !is_gone(row));
+        self.pending.rows.extend(step.rows);
+        self.pending.applied = step.applied.or(self.pending.applied);
+        self.steps += 1;
+        let done = if self.steps < STEPS { Vec::new() } else { self.commit()? };
+        Ok((changes, done))
     }
 
-    fn remember(&mut self, id: i64) {
-        let full = self.known.len() >= STRETCHES;
-        match self.known.last_mut() {
-            Some((_, last)) if *last + 1 == id => *last = id,
-            Some((_, last)) if *last >= id => {}
-            _ if full => {}
-            _ => self.known.push((id, id)),
+    /// Commits what is pending, and reads it back (P6).
+    fn commit(&mut self) -> Result<Vec<Row>, Trouble> {
+        self.steps = 0;
+        let step = std::mem::take(&mut self.pending);
+        if self.projection.write.is_autocommit() {
+            return Ok(step.rows);
+        }
+        self.projection.commit(&step)?;
+        match self.projection.read_back(&step.rows)?.first() {
+            None => Ok(step.rows),
+            Some((seq, _)) => {
+                let what = format!("the new row of event {seq} reads back otherwise than it was written");
+                Err(Trouble::Unusable(what))
+            }
         }
     }
 
-    /// Where the old database may have rows that the new one has not.
-    fn unsure(&self) -> Vec<(i64, i64)> {
-        let mut stretches = Vec::new();
-        let mut from = i64::MIN;
-        for (first, last) in &self.known {
-            stretches.push((from, first - 1));
-            from = last + 1;
+    /// Makes the indexes that are still missing, and then puts everything in the old rows' place. Carries over
+    /// what no event explains: from `old`, or from the tables that are replaced.
+    pub(crate) fn finish(mut self, old: Option<&Connection>) -> Result<Swapped, Trouble> {
+        self.commit()?;
+        for at in 0..self.projection.schema.indexes() {
+            self.projection.schema.create_index(&self.projection.write, at)?;
+            let Projection { checkpoints, write, path, identity, .. } = &mut self.projection;
+            checkpoints.committed_much(write, (path, *identity));
         }
-        stretches.push((from, i64::MAX));
-        stretches
+        let mut kept = std::mem::take(&mut self.kept);
+        let tx = self.projection.write.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let (schema, shadow) = (&self.schema, &self.projection.schema);
+        let unexplained = Unexplained { new: &tx, schema, shadow };
+        let mut set_aside = 0;
+        if let Some(old) = old {
+            unexplained.keep_set_aside(old)?;
+            set_aside += unexplained.keep_from(old)?;
+        }
+        set_aside += unexplained.keep_from(&tx)?;
+        kept.extend(replace(&tx, schema, shadow, self.projection.applied)?);
+        tx.commit()?;
+        // Nobody waits for this, and whoever opens the database next does it otherwise.
+        let _ = drop_leftovers(&self.projection.write);
+        Ok(Swapped { set_aside, kept })
+    }
+}
+
+/// Closes a new database that is finished, so that its file alone is all of it.
+pub(crate) fn settle(path: &Path, wait: Duration) -> Result<(), Trouble> {
+    let db = open_for_writing(path, wait)?;
+    let (busy, left): (i64, i64) =
+        db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if busy != 0 || left > 0 {
+        return Err(Trouble::Busy("somebody reads the new database before it is in place".into()));
+    }
+    db.close().map_err(|(_, error)| error)?;
+    let io = |error: std::io::Error| Trouble::io(&error);
+    disk::remove_if_there(&beside(path, "-wal")).map_err(io)?;
+    disk::remove_if_there(&beside(path, "-shm")).map_err(io)
+}
+
+/// Whether somebody else is writing to the old database. One that cannot be opened or is damaged is nobody's.
+pub(crate) fn is_held(path: &Path, wait: Duration) -> Option<Trouble> {
+    let old = super::open_existing(path, wait).ok()?;
+    let said = old.execute_batch("BEGIN IMMEDIATE; ROLLBACK").map_err(Trouble::from).err()?;
+    matches!(said, Trouble::Busy(_)).then_some(said)
+}
+
+/// How far an interrupted rebuild is, where its tables are such that it can go on.
+fn progress(db: &Connection, schema: &Schema, shadow: &Schema) -> Result<Option<Applied>, Trouble> {
+    if meta_value(db, "rebuilt_digest")? != Some(Value::Integer(schema.digest())) || !shadow.has_tables(db)? {
+        return Ok(None);
+    }
+    let [seq, sum] = shadow.progress;
+    Ok(match (meta_value(db, seq)?, meta_value(db, sum)?) {
+        (Some(Value::Integer(seq)), Some(Value::Integer(sum))) if seq >= 0 => {
+            u32::try_from(sum).ok().map(|sum| Applied { seq: seq as u64, sum })
+        }
+        _ => None,
+    })
+}
+
+/// Makes the tables that are to be filled.
+fn begin(db: &Connection, schema: &Schema, shadow: &Schema) -> Result<Applied, Trouble> {
+    drop_leftovers(db)?;
+    shadow.create_tables(db)?;
+    shadow.create_index(db, 0)?;
+    let mut set = db.prepare_cached("INSERT OR REPLACE INTO synclog_meta (name, value) VALUES (?1, ?2)")?;
+    set.execute(params!["rebuilt_digest", schema.digest()])?;
+    write_applied(db, shadow, Applied::default())?;
+    Ok(Applied::default())
+}
+
+/// Drops what a rebuild has made and what it has replaced, where that is still there.
+pub(super) fn drop_leftovers(db: &Connection) -> Result<(), Trouble> {
+    let tables: Vec<String> = db
+        .prepare_cached(
+            "SELECT name FROM sqlite_schema WHERE type = 'table' AND (name GLOB ?1 OR name GLOB ?2)",
+        )?
+        .query_map([format!("{SHADOW}*"), format!("{REPLACED}*")], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for table in tables {
+        db.execute_batch(&format!("DROP TABLE IF EXISTS {}", quoted(&table)))?;
+    }
+    db.execute("DELETE FROM synclog_meta WHERE name GLOB 'rebuilt_*'", [])?;
+    Ok(())
+}
+
+/// The engine's tables that a rebuild goes on with must be as they should be.
+fn renew_engine_tables(
+    db: &Transaction<'_>,
+    schema: &Schema,
+    store: StoreId,
+) -> Result<Vec<String>, Trouble> {
+    let found = foreign::on_ours(db, schema)?;
+    for trigger in found.iter().filter(|foreign| foreign.meddles) {
+        trigger.drop_it(db)?;
+    }
+    let mut kept = Vec::new();
+    if !schema.is_as_made(db, "synclog_set_aside")? {
+        if schema.is_there(db, "synclog_set_aside")? {
+            let name = foreign::free_name(db)?;
+            db.execute_batch(&format!("ALTER TABLE synclog_set_aside RENAME TO {name}"))?;
+            kept.push(format!("the table synclog_set_aside was altered; as it was it is kept as {name}"));
+        }
+        schema.create_table(db, "synclog_set_aside")?;
+    }
+    if !schema.is_as_made(db, "synclog_meta")? {
+        db.execute_batch("DROP TABLE synclog_meta")?;
+        schema.create_table(db, "synclog_meta")?;
+        let mut set = db.prepare("INSERT INTO synclog_meta (name, value) VALUES (?1, ?2)")?;
+        set.execute(params!["store_id", store.to_string()])?;
+        write_applied(db, schema, Applied::default())?;
+    }
+    kept.extend(put_aside_in(db, &found)?);
+    Ok(kept)
+}
+
+/// Gives the new tables and indexes the names that they are made for.
+fn replace(
+    db: &Transaction<'_>,
+    schema: &Schema,
+    shadow: &Schema,
+    applied: Applied,
+) -> Result<Vec<String>, Trouble> {
+    let (table, replaced) = (schema.table, format!("{REPLACED}rows"));
+    let found = foreign::on_ours(db, schema)?;
+    let mut kept = put_aside_in(db, &found)?;
+    let indexes: Vec<_> = found.iter().filter(|foreign| foreign.is_index() && !foreign.meddles).collect();
+    for index in &indexes {
+        index.drop_it(db)?;
+    }
+    if schema.is_there(db, table)? {
+        kept.extend(keep_columns(db, schema)?);
+        db.execute_batch(&format!("ALTER TABLE {table} RENAME TO {replaced}"))?;
+    }
+    db.execute_batch(&format!("DROP TABLE IF EXISTS {}", schema.absent))?;
+    db.execute_batch("PRAGMA writable_schema=ON")?;
+    for (at, name) in schema.index_names().enumerate() {
+        let text = format!("CREATE INDEX {name} ON \"{replaced}\" ");
+        let renamed = db.execute(
+            "UPDATE sqlite_schema SET name = ?1, sql = ?2 || substr(sql, length(?3) + 1) \
+             WHERE type = 'index' AND name = ?4 AND tbl_name = ?5 AND substr(sql, 1, length(?3)) = ?3",
+            params![
+                format!("{REPLACED}{at}"),
+                format!("CREATE INDEX {REPLACED}{at} ON \"{replaced}\" "),
+                text,
+                name,
+                replaced
+            ],
+        )?;
+        if renamed == 0
+            && let Some(index) = Foreign::index(db, name)?
+        {
+            index.drop_it(db)?;
+            if index.table() != replaced {
+                index.record(db, "it had the name of an index of ours")?;
+                kept.push(format!(
+                    "{}, and had the name of one of ours: its text is in synclog_set_aside",
+                    index.words()
+                ));
+            }
+        }
+    }
+    for (from, to, table, sql) in schema.renames(shadow) {
+        db.execute(
+            "UPDATE sqlite_schema SET name = ?1, tbl_name = ?2, sql = ?3 WHERE name = ?4",
+            params![to, table, sql, from],
+        )?;
+    }
+    db.execute_batch("PRAGMA writable_schema=RESET")?;
+    for index in indexes {
+        if index.make_again(db).is_err() {
+            index.record(db, "it cannot be made on the new rows")?;
+            let what =
+                format!("{}, and cannot be made again: its text is in synclog_set_aside", index.words());
+            kept.push(what);
+        }
+    }
+    let mut set = db.prepare_cached("INSERT OR REPLACE INTO synclog_meta (name, value) VALUES (?1, ?2)")?;
+    set.execute(params!["projection_version", PROJECTION_VERSION])?;
+    set.execute(params!["schema_digest", schema.digest()])?;
+    write_applied(db, schema, applied)?;
+    db.execute("DELETE FROM synclog_meta WHERE name GLOB 'rebuilt_*'", [])?;
+    match schema.difference(db)? {
+        None => Ok(kept),
+        Some(difference) => {
+            Err(Trouble::Unusable(format!("it cannot be rebuilt inside its file: {difference}")))
+        }
+    }
+}
+
+/// Columns that others have added to the event's table and filled are kept in a table of their own.
+fn keep_columns(db: &Transaction<'_>, schema: &Schema) -> Result<Vec<String>, Trouble> {
+    let columns = foreign::filled_columns(db, schema)?;
+    if columns.is_empty() {
+        return Ok(Vec::new());
+    }
+    let name = foreign::free_name(db)?;
+    let list: Vec<String> = columns.iter().map(|column| quoted(column)).collect();
+    let any: Vec<String> = list.iter().map(|column| format!("{column} IS NOT NULL")).collect();
+    let sql = format!(
+        "CREATE TABLE {name} AS SELECT id, {} FROM {} WHERE {}",
+        list.join(", "),
+        schema.table,
+        any.join(" OR ")
+    );
+    db.execute_batch(&sql)?;
+    Ok(vec![format!(
+        "the table {} had columns that are not ours ({}): what was in them is kept in the table {name}",
+        schema.table,
+        columns.join(", ")
+    )])
+}
+
+/// Rows of old tables that the new ones do not have.
+struct Unexplained<'a> {
+    new: &'a Connection,
+    schema: &'a Schema,
+    shadow: &'a Schema,
+}
+
+impl Unexplained<'_> {
+    /// Where old tables may have rows that the new ones have not: anywhere, but for what counting shows.
+    fn unsure(&self) -> Result<Vec<(i64, i64)>, Trouble> {
+        let everywhere = vec![(i64::MIN, i64::MAX)];
+        let tally = Tally::of(self.new, self.shadow)?;
+        let (Some(least), Some(most)) = (tally.least, tally.most) else { return Ok(everywhere) };
+        if least < 1 || !tally.has_all(self.new, self.shadow, least as u64, most as u64)? {
+            return Ok(everywhere);
+        }
+        let sql =
+            format!("SELECT first, last FROM {} ORDER BY first LIMIT {}", self.shadow.absent, ABSENT + 1);
+        let mut unsure: Vec<(i64, i64)> = self
+            .new
+            .prepare(&sql)?
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<_, _>>()?;
+        if unsure.len() > ABSENT {
+            return Ok(everywhere);
+        }
+        unsure.extend([(i64::MIN, least - 1), (most.saturating_add(1), i64::MAX)]);
+        Ok(unsure)
     }
 
-    /// Carries over rows of the old database that were set aside before, and those that no event
-    /// explains, as far as the old database can still be read. Returns how many are new.
-    pub(crate) fn keep_unexplained(&mut self, old: &Connection, reason: &str) -> Result<u64, Trouble> {
-        self.keep_set_aside(old)?;
+    /// Keeps rows that no event explains, as far as the old table can still be read. How many.
+    fn keep_from(&self, old: &Connection) -> Result<u64, Trouble> {
         let mut kept = 0;
-        for (mut from, to) in self.unsure() {
+        for (mut from, to) in self.unsure()? {
             // One that is too damaged to read on gives what could be read.
-            while let Ok(ids) = compare::ids_between(old, &self.schema, from, to, IDS) {
+            while let Ok(ids) = compare::ids_between(old, self.schema, from, to, IDS) {
                 let (Some(first), Some(last)) = (ids.first().copied(), ids.last().copied()) else { break };
-                let known = compare::ids_between(&self.db, &self.schema, first, last, i64::MAX as usize)?;
+                let known = compare::ids_between(self.new, self.shadow, first, last, i64::MAX as usize)?;
                 let mut known = known.into_iter().peekable();
                 for id in ids {
                     while known.next_if(|known| *known < id).is_some() {}
                     if known.peek() != Some(&id) {
-                        kept += self.keep_row(old, id, reason)?;
+                        kept += self.keep_row(old, id)?;
                     }
                 }
                 let Some(next) = last.checked_add(1) else { break };
@@ -126,16 +419,21 @@ impl Rebuild {
         Ok(kept)
     }
 
-    /// Carries over one row of the old database, unless its event was deleted. How many that makes.
-    fn keep_row(&self, old: &Connection, id: i64, reason: &str) -> Result<u64, Trouble> {
-        if id > 0 && compare::was_deleted(&self.db, id as u64)? {
+    /// Keeps one row, unless its event was deleted. How many that makes.
+    fn keep_row(&self, old: &Connection, id: i64) -> Result<u64, Trouble> {
+        let sql = format!(
+            "SELECT 1 FROM {} WHERE ?1 BETWEEN first AND last AND reason IN ('deleted', 'erased')",
+            self.shadow.absent
+        );
+        if self.new.prepare_cached(&sql)?.exists([id])? {
             return Ok(0);
         }
-        let Ok(Some(row)) = as_json(old, &self.schema, id) else { return Ok(0) };
-        let kept = record_set_aside(&self.db, &self.schema, id, &row, reason);
+        let Ok(Some(row)) = as_json(old, self.schema, id) else { return Ok(0) };
+        let kept = record_set_aside(self.new, self.schema, id, &row, "no event explains this row");
         Ok(u64::from(fits(kept)?.is_some()))
     }
 
+    /// Carries over rows that were set aside before.
     fn keep_set_aside(&self, old: &Connection) -> Result<(), Trouble> {
         let Ok(mut query) = old.prepare(
             "SELECT noticed_at, source_table, row_id, reason, row, number FROM synclog_set_aside ORDER BY number",
@@ -154,44 +452,10 @@ impl Rebuild {
             let values: Result<Vec<_>, _> =
                 (0..5).map(|at| row.get::<_, rusqlite::types::Value>(at)).collect();
             let Ok(values) = values else { continue };
-            let kept = self.db.execute(INSERT_SET_ASIDE, rusqlite::params_from_iter(values));
+            let kept = self.new.execute(INSERT_SET_ASIDE, rusqlite::params_from_iter(values));
             fits(kept.map_err(Trouble::from))?;
         }
         Ok(())
-    }
-
-    /// Finishes the new database and puts it in the old one's place. Connections that read the old
-    /// one go on seeing it; none of this process may write to it. Another process that is writing there makes this fail as busy.
-    pub(crate) fn finish(self, wait: Duration) -> Result<(), Trouble> {
-        let io = |error: std::io::Error| Trouble::io(&error);
-        if self.keyed {
-            self.schema.create_key_index(&self.db)?;
-        }
-        let unfinished = &self.unfinished;
-        std::thread::scope(|scope| {
-            // The disk takes the rows while the indexes are made. The handle lives until SQLite's is closed.
-            let early = threads::spawn_scoped(scope, "synclog-sync", || disk::sync_file(unfinished));
-            self.schema.create_other_indexes(&self.db)?;
-            self.db.execute_batch("COMMIT")?;
-            self.db.close().map_err(|(_, error)| error)?;
-            // Without a thread the last sync alone takes longer.
-            let Ok(early) = early else { return Ok(()) };
-            let early = threads::ended("synclog-sync", early.join());
-            early.map_err(|error| Trouble::Failed(error.to_string()))?.map(drop).map_err(io)
-        })?;
-        disk::sync_file(unfinished).map_err(io)?;
-        if let Some(busy) = hold_old(&self.target, wait) {
-            return Err(busy);
-        }
-        // A new file with the old one's write-ahead log beside it would show old rows, and a journal that a
-        // kill left would be rolled back into it.
-        for suffix in ["-wal", "-journal"] {
-            let old = beside(&self.target, suffix);
-            disk::truncate_if_there(&old).map_err(io)?;
-            disk::remove_if_there(&old).map_err(io)?;
-        }
-        disk::remove_if_there(&beside(&self.target, "-shm")).map_err(io)?;
-        disk::rename_durably(&self.unfinished, &self.target).map_err(io)
     }
 }
 
@@ -203,10 +467,32 @@ fn fits<T>(taken: Result<T, Trouble>) -> Result<Option<T>, Trouble> {
     }
 }
 
-/// Whether another process is writing to the old database. A database that cannot be opened or is
-/// damaged is nobody's.
-fn hold_old(target: &Path, wait: Duration) -> Option<Trouble> {
-    let old = open_connection(target, OpenFlags::SQLITE_OPEN_READ_WRITE, wait).ok()?;
-    let said = old.execute_batch("BEGIN IMMEDIATE; ROLLBACK").map_err(Trouble::from).err()?;
-    matches!(said, Trouble::Busy(_)).then_some(said)
+impl Projection {
+    /// How far a rebuild is that was interrupted in this database.
+    pub(crate) fn unfinished(&self) -> Result<Option<u64>, Trouble> {
+        unfinished(&self.read)
+    }
+
+    /// Drops what a rebuild has left.
+    pub(crate) fn drop_leftovers(&mut self) -> Result<(), Trouble> {
+        let mut there = self.write.prepare_cached(
+            "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND (name GLOB ?1 OR name GLOB ?2)",
+        )?;
+        let left = there.query_row([format!("{SHADOW}*"), format!("{REPLACED}*")], |_| Ok(())).optional()?;
+        drop(there);
+        if left.is_none() {
+            return Ok(());
+        }
+        let tx = self.write.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        drop_leftovers(&tx)?;
+        Ok(tx.commit()?)
+    }
+}
+
+/// How far a rebuild is that is under way, or was interrupted, in this database: the newest event of its rows.
+pub(crate) fn unfinished(db: &Connection) -> Result<Option<u64>, Trouble> {
+    Ok(match meta_value(db, "rebuilt_seq")? {
+        Some(Value::Integer(seq)) => u64::try_from(seq).ok(),
+        _ => None,
+    })
 }

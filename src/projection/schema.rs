@@ -11,18 +11,35 @@ pub(crate) const PROJECTION_VERSION: i64 = 1;
 /// Names that an event's table must not use.
 const TAKEN: [&str; 3] = ["id", "idempotency_key", "frame"];
 
+/// The engine's own tables, and what follows their names in the SQL that makes them.
 const ENGINE_TABLES: [(&str, &str); 3] = [
-    ("synclog_meta", "CREATE TABLE synclog_meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID"),
+    (META, "(name TEXT PRIMARY KEY, value) WITHOUT ROWID"),
+    (ABSENT, "(first INTEGER PRIMARY KEY, last INTEGER NOT NULL, reason TEXT NOT NULL)"),
     (
-        "synclog_absent",
-        "CREATE TABLE synclog_absent (first INTEGER PRIMARY KEY, last INTEGER NOT NULL, reason TEXT NOT NULL)",
-    ),
-    (
-        "synclog_set_aside",
-        "CREATE TABLE synclog_set_aside (number INTEGER PRIMARY KEY, noticed_at TEXT NOT NULL, \
+        SET_ASIDE,
+        "(number INTEGER PRIMARY KEY, noticed_at TEXT NOT NULL, \
          source_table TEXT NOT NULL, row_id INTEGER NOT NULL, reason TEXT NOT NULL, row TEXT NOT NULL)",
     ),
 ];
+
+const META: &str = "synclog_meta";
+const ABSENT: &str = "synclog_absent";
+const SET_ASIDE: &str = "synclog_set_aside";
+/// Every table and index that a rebuild makes, until it has the name that it is made for.
+pub(super) const SHADOW: &str = "synclog_new_";
+/// What a rebuild has replaced, until it is dropped.
+pub(super) const REPLACED: &str = "synclog_old_";
+/// The tables of a rebuild.
+const SHADOW_ROWS: &str = "synclog_new_rows";
+const SHADOW_ABSENT: &str = "synclog_new_absent";
+
+fn create_table(name: &str, rest: &str) -> String {
+    format!("CREATE TABLE {name} {rest}")
+}
+
+fn create_index(name: &str, table: &str, rest: &str) -> String {
+    format!("CREATE INDEX {name} ON {table} {rest}")
+}
 
 /// The projection's tables for one event type, as SQL.
 #[derive(Clone, Debug)]
@@ -31,8 +48,13 @@ pub(crate) struct Schema {
     pub(crate) table: &'static str,
     /// All its columns: `id`, the event's own, `idempotency_key`, `frame`.
     pub(crate) columns: Vec<&'static str>,
+    /// The table of the seqs that lawfully have no row.
+    pub(super) absent: &'static str,
+    /// Where the seq and the checksum of the newest event are kept that the rows reflect.
+    pub(super) progress: [&'static str; 2],
+    /// Names and what follows them in the SQL. The last one is the event's.
     tables: Vec<(&'static str, String)>,
-    /// The first one is that of the idempotency keys.
+    /// The same. The first one is that of the idempotency keys.
     indexes: Vec<(String, String)>,
 }
 
@@ -80,24 +102,77 @@ impl Schema {
         }
         columns.extend(["idempotency_key", "frame"]);
         parts.extend(["idempotency_key TEXT".to_owned(), "frame BLOB NOT NULL".to_owned()]);
-        let mut tables: Vec<_> = ENGINE_TABLES.iter().map(|(name, sql)| (*name, (*sql).to_owned())).collect();
-        tables.push((table.name, format!("CREATE TABLE {} ({})", table.name, parts.join(", "))));
-        let mut indexes = vec![(
-            format!("{}_by_key", table.name),
-            format!(
-                "CREATE INDEX {0}_by_key ON {0} (idempotency_key) WHERE idempotency_key IS NOT NULL",
-                table.name
-            ),
-        )];
+        let mut tables: Vec<_> =
+            ENGINE_TABLES.iter().map(|(name, rest)| (*name, (*rest).to_owned())).collect();
+        tables.push((table.name, format!("({})", parts.join(", "))));
+        let by_key = "(idempotency_key) WHERE idempotency_key IS NOT NULL".to_owned();
+        let mut indexes = vec![(format!("{}_by_key", table.name), by_key)];
         for index in table.indexes {
             check_name(index.name)?;
             if let Some(unknown) = index.columns.iter().find(|column| !columns.contains(column)) {
                 return Err(Error::invalid(*unknown, "is indexed but is no column"));
             }
-            let sql = format!("CREATE INDEX {} ON {} ({})", index.name, table.name, index.columns.join(", "));
-            indexes.push((index.name.to_owned(), sql));
+            indexes.push((index.name.to_owned(), format!("({})", index.columns.join(", "))));
         }
-        Ok(Self { table: table.name, columns, tables, indexes })
+        let progress = ["applied_seq", "applied_sum"];
+        Ok(Self { table: table.name, columns, absent: ABSENT, progress, tables, indexes })
+    }
+
+    /// The same rows in tables and indexes of other names, which a rebuild fills beside these.
+    pub(super) fn shadow(&self) -> Self {
+        let tables = self.tables.iter().filter_map(|(name, rest)| {
+            let name = if *name == self.table {
+                SHADOW_ROWS
+            } else if *name == self.absent {
+                SHADOW_ABSENT
+            } else {
+                return None;
+            };
+            Some((name, rest.clone()))
+        });
+        let indexes = self.indexes.iter().enumerate();
+        Self {
+            table: SHADOW_ROWS,
+            columns: self.columns.clone(),
+            absent: SHADOW_ABSENT,
+            progress: ["rebuilt_seq", "rebuilt_sum"],
+            tables: tables.collect(),
+            indexes: indexes.map(|(at, (_, rest))| (format!("{SHADOW}{at}"), rest.clone())).collect(),
+        }
+    }
+
+    /// Every table and index: whether it is an index, its name, the SQL that makes it.
+    fn objects(&self) -> impl Iterator<Item = (&'static str, &str, String)> {
+        let tables = self.tables.iter().map(|(name, rest)| ("table", *name, create_table(name, rest)));
+        let indexes = self.indexes.iter();
+        tables
+            .chain(indexes.map(|(name, rest)| ("index", name.as_str(), create_index(name, self.table, rest))))
+    }
+
+    /// What of `shadow` becomes what of this schema: both names, the table's name and the SQL.
+    pub(super) fn renames<'a>(
+        &'a self,
+        shadow: &'a Self,
+    ) -> impl Iterator<Item = (&'a str, &'a str, &'a str, String)> {
+        let tables = [(shadow.absent, self.absent), (shadow.table, self.table)].into_iter();
+        let tables = tables.filter_map(|(from, to)| {
+            let (_, rest) = self.tables.iter().find(|(name, _)| *name == to)?;
+            Some((from, to, to, create_table(to, rest)))
+        });
+        let indexes = shadow.indexes.iter().zip(&self.indexes).map(|((from, _), (to, rest))| {
+            (from.as_str(), to.as_str(), self.table, create_index(to, self.table, rest))
+        });
+        tables.chain(indexes)
+    }
+
+    /// The tables that are ours, the event's last.
+    pub(super) fn table_names(&self) -> impl Iterator<Item = &'static str> {
+        self.tables.iter().map(|(name, _)| *name)
+    }
+
+    /// The indexes that are ours.
+    pub(super) fn index_names(&self) -> impl Iterator<Item = &str> {
+        self.indexes.iter().map(|(name, _)| name.as_str())
     }
 
     /// Makes everything once where it disturbs nobody: only SQLite knows all its words. Where a database has
@@ -114,7 +189,7 @@ impl Schema {
     /// A number that changes whenever the SQL does.
     pub(crate) fn digest(&self) -> i64 {
         let mut hasher = crc32fast::Hasher::new();
-        for sql in self.tables.iter().map(|(_, sql)| sql).chain(self.indexes.iter().map(|(_, sql)| sql)) {
+        for (_, _, sql) in self.objects() {
             hasher.update(sql.as_bytes());
             hasher.update(&[0]);
         }
@@ -123,36 +198,62 @@ impl Schema {
 
     /// Makes the tables.
     pub(crate) fn create_tables(&self, db: &Connection) -> rusqlite::Result<()> {
-        self.tables.iter().try_for_each(|(_, sql)| db.execute_batch(sql))
+        self.tables.iter().try_for_each(|(name, rest)| db.execute_batch(&create_table(name, rest)))
+    }
+
+    /// Makes one of the tables.
+    pub(super) fn create_table(&self, db: &Connection, name: &str) -> rusqlite::Result<()> {
+        let table = self.tables.iter().find(|(own, _)| *own == name);
+        table.map_or(Ok(()), |(name, rest)| db.execute_batch(&create_table(name, rest)))
+    }
+
+    /// Whether anything has the name of a table, in whatever letters.
+    pub(super) fn is_there(&self, db: &Connection, name: &str) -> rusqlite::Result<bool> {
+        let sql = "SELECT 1 FROM sqlite_schema WHERE type IN ('table', 'view') AND name = ?1 COLLATE NOCASE";
+        db.prepare_cached(sql)?.exists([name])
+    }
+
+    /// Whether one of the tables is as this version makes it.
+    pub(super) fn is_as_made(&self, db: &Connection, name: &str) -> rusqlite::Result<bool> {
+        let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1 AND sql = ?2";
+        let Some((_, rest)) = self.tables.iter().find(|(own, _)| *own == name) else { return Ok(false) };
+        db.prepare_cached(sql)?.exists([name, &create_table(name, rest)])
+    }
+
+    /// Whether all tables are as this version makes them.
+    pub(super) fn has_tables(&self, db: &Connection) -> rusqlite::Result<bool> {
+        self.table_names().try_fold(true, |all, name| Ok(all && self.is_as_made(db, name)?))
     }
 
     /// Makes the indexes.
     pub(crate) fn create_indexes(&self, db: &Connection) -> rusqlite::Result<()> {
-        self.create_key_index(db)?;
-        self.create_other_indexes(db)
+        (0..self.indexes.len()).try_for_each(|at| self.create_index(db, at))
     }
 
-    /// Makes the index of idempotency keys.
-    pub(crate) fn create_key_index(&self, db: &Connection) -> rusqlite::Result<()> {
-        self.indexes[..1].iter().try_for_each(|(_, sql)| db.execute_batch(sql))
+    /// How many indexes there are.
+    pub(super) fn indexes(&self) -> usize {
+        self.indexes.len()
     }
 
-    /// Takes the index of idempotency keys away.
-    pub(crate) fn drop_key_index(&self, db: &Connection) -> rusqlite::Result<()> {
-        self.indexes[..1].iter().try_for_each(|(name, _)| db.execute_batch(&format!("DROP INDEX {name}")))
+    /// Makes one of the indexes where it is not there; the first one is that of the idempotency keys.
+    pub(super) fn create_index(&self, db: &Connection, at: usize) -> rusqlite::Result<()> {
+        let Some((name, rest)) = self.indexes.get(at) else { return Ok(()) };
+        let there = db
+            .prepare_cached("SELECT 1 FROM sqlite_schema WHERE type = 'index' AND name = ?1")?
+            .exists([name])?;
+        if there { Ok(()) } else { db.execute_batch(&create_index(name, self.table, rest)) }
     }
 
-    /// Makes the indexes that are no keys'; a rebuild does so after the rows are in, which is faster.
-    pub(crate) fn create_other_indexes(&self, db: &Connection) -> rusqlite::Result<()> {
-        self.indexes[1..].iter().try_for_each(|(_, sql)| db.execute_batch(sql))
+    /// Takes the index of idempotency keys away where it is there.
+    pub(super) fn drop_key_index(&self, db: &Connection) -> rusqlite::Result<()> {
+        let drop = |(name, _): &(String, _)| db.execute_batch(&format!("DROP INDEX IF EXISTS {name}"));
+        self.indexes.first().map_or(Ok(()), drop)
     }
 
     /// The first table or index that is not as this version makes it.
     pub(crate) fn difference(&self, db: &Connection) -> rusqlite::Result<Option<String>> {
         let mut query = db.prepare_cached("SELECT sql FROM sqlite_schema WHERE name = ?1 AND type = ?2")?;
-        let wanted = self.tables.iter().map(|(name, sql)| (*name, "table", sql));
-        let wanted = wanted.chain(self.indexes.iter().map(|(name, sql)| (name.as_str(), "index", sql)));
-        for (name, kind, sql) in wanted {
+        for (kind, name, sql) in self.objects() {
             let mut rows = query.query((name, kind))?;
             match rows.next()? {
                 None => return Ok(Some(format!("the {kind} {name} is not there"))),

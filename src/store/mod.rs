@@ -15,6 +15,8 @@ mod keys;
 mod known;
 mod log_position;
 mod mend;
+#[cfg(test)]
+mod neighbour_tests;
 mod open;
 mod opening;
 mod options;
@@ -24,6 +26,7 @@ mod project;
 #[cfg(test)]
 mod promise_tests;
 mod reader;
+mod rebuild;
 mod report;
 mod scan;
 #[cfg(test)]

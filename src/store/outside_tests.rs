@@ -63,7 +63,8 @@ fn p12_no_clock_is_fatal() {
         }
         // A database that is no one of ours is moved aside, under a name made of the time.
         std::fs::write(dir.path().join("synclog.db"), "no database at all").unwrap();
-        let log = SyncLog::open(dir.path()).unwrap();
+        let patient = Options::default().projection_wait(Duration::from_mins(1));
+        let log = SyncLog::open_with(dir.path(), patient).unwrap();
         assert!(!log.store().open_report().findings.is_empty());
         log.close().unwrap();
         assert_eq!(verify(dir.path(), false).rows, 15);

@@ -34,6 +34,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// Rows that every opening compares with the log, newest first.
 const RECENT_ROWS: u64 = 64;
+/// Rows that are added one by one where there are none yet; more are made anew, which is faster.
+const EMPTY_UP_TO: u64 = 4096;
 /// Stretches of missing rows that an opening mends one by one; with more it compares everything.
 const STRETCHES: usize = 64;
 
@@ -255,7 +257,7 @@ impl Projector {
         Ok(())
     }
 
-    fn view(&mut self, durable: Position) -> Result<LogView, Error> {
+    pub(super) fn view(&mut self, durable: Position) -> Result<LogView, Error> {
         let last = |segments: &Segments| segments.headers.last().map(|header| header.number);
         let segments = match self.known.segments.take() {
             Some(segments) if last(&segments) == Some(durable.segment) => segments,
@@ -287,6 +289,12 @@ impl Projector {
         projection.mind(&self.room);
         self.log.check()?;
         let applied = projection.applied();
+        let unfinished = projection.unfinished()?.is_some_and(|made| applied.seq <= made);
+        // A kill can leave a database without rows before a rebuild has begun.
+        let empty = applied.seq == 0 && view.last_seq() > EMPTY_UP_TO;
+        if (unfinished && applied.seq < view.last_seq()) || empty {
+            return Err(Trouble::Unfinished("making its rows was interrupted".into()).into());
+        }
         let beyond = applied.seq > view.last_seq() && !self.trust_log;
         if beyond && projection::vouches_for(projection.reader(), &self.schema, applied)? {
             let what = "SQLite has applied events that the log does not hold; `synclog repair` tells more";
@@ -315,6 +323,14 @@ impl Projector {
         };
         let Found { mut projection, existed, counting } = found;
         projection.set_wait(wait)?;
+        let stop = self.halt.clone();
+        projection.stop_where(move || stop.is_due())?;
+        projection.drop_leftovers()?;
+        // Of an earlier rebuild; this database is good enough.
+        let _ = self.remove_unfinished();
+        let aside = projection.put_aside()?.into_iter();
+        let told = aside.map(|what| Finding::new(FindingKind::ForeignObject, what).file(&self.database));
+        self.findings.extend(told);
         let applied = projection.applied();
         if existed && applied.seq > 0 {
             if Self::applied_fits(&view, applied)? {
@@ -341,7 +357,7 @@ impl Projector {
     }
 
     /// Refuses to put the log's rows in the place of rows that prove another history.
-    fn check_history<E: Event>(&self, view: &LogView, rows: &Connection) -> Result<(), Error> {
+    pub(super) fn check_history<E: Event>(&self, view: &LogView, rows: &Connection) -> Result<(), Error> {
         if self.trust_log {
             return Ok(());
         }
@@ -351,7 +367,7 @@ impl Projector {
     }
 
     /// Whether the log holds the applied event under the checksum that the rows remember.
-    fn applied_fits(view: &LogView, applied: Applied) -> Result<bool, Error> {
+    pub(super) fn applied_fits(view: &LogView, applied: Applied) -> Result<bool, Error> {
         if applied.seq > view.last_seq() {
             return Ok(false);
         }
@@ -439,68 +455,6 @@ impl Projector {
         Ok(())
     }
 
-    /// Builds the database anew. One that belongs to another store, or is no database of ours, is
-    /// moved aside, not overwritten.
-    fn rebuild<E: Event>(&mut self, durable: Position, why: &Trouble, wait: Duration) -> Result<(), Stop> {
-        self.log.check()?;
-        let view = self.view(durable)?;
-        let there = crate::disk::identity(&self.database).is_ok_and(|found| found.is_some());
-        let mut old = None;
-        if there {
-            let db = projection::open_for_reading(&self.database, wait).ok();
-            let ours = db.as_ref().is_some_and(|db| projection::names_store(db, self.store));
-            if let Some(db) = &db {
-                self.check_history::<E>(&view, db)?;
-            }
-            let (kind, what) = if ours {
-                old = db;
-                let kind = match why {
-                    Trouble::Outdated(_) => FindingKind::TablesUpgraded,
-                    Trouble::Altered(_) => FindingKind::SchemaDiffers,
-                    _ => FindingKind::DatabaseDamaged,
-                };
-                (kind, format!("{}; it was built anew from the log", why.reason()))
-            } else {
-                drop(db);
-                let kept = self.move_aside()?;
-                let kind = if matches!(why, Trouble::Foreign(_)) {
-                    FindingKind::DatabaseForeign
-                } else {
-                    FindingKind::DatabaseDamaged
-                };
-                (kind, format!("{}; it was moved to {} and built anew", why.reason(), kept.display()))
-            };
-            self.findings.push(Finding::new(kind, what).file(&self.database));
-        } else if view.last_seq() > 0 {
-            let what = "it was not there and was built anew from the log";
-            self.findings.push(Finding::new(FindingKind::DatabaseMissing, what).file(&self.database));
-        }
-        let go_on = || !self.halt.is_due();
-        let report = &mut self.report;
-        let unread = replay::rebuild::<E>(&self.database, &self.schema, &view, old, wait, &go_on, report)?;
-        self.findings.extend(unread);
-        Ok(())
-    }
-
-    fn move_aside(&self) -> Result<PathBuf, Stop> {
-        self.log.check()?;
-        let io = |error: std::io::Error| Stop::Log(Error::io("move aside", &self.database, error));
-        let dir = self.log.quarantine_dir();
-        self.log.disk.create_dir(&dir).map_err(io)?;
-        let stamp: String =
-            crate::Timestamp::now().to_string().chars().filter(char::is_ascii_digit).collect();
-        let kept = dir.join(format!("database-{stamp}.db"));
-        projection::leave_access(&self.database).map_err(io)?;
-        // First the logs that SQLite keeps beside it, so that no crash leaves them to a new database.
-        for suffix in ["-wal", "-journal", "-shm", ""] {
-            let from = projection::beside(&self.database, suffix);
-            if crate::disk::identity(&from).map_err(io)?.is_some() {
-                crate::disk::rename_durably(&from, &projection::beside(&kept, suffix)).map_err(io)?;
-            }
-        }
-        Ok(kept)
-    }
-
     /// Compares every row with its event and mends what differs, or builds the database anew: where
     /// that was asked for, and where SQLite finds it damaged.
     pub(super) fn replay_all<E: Event>(
@@ -516,15 +470,22 @@ impl Projector {
             self.report = ReplayReport::default();
             self.findings
                 .retain(|finding| finding.kind != FindingKind::RowUnhealable && !finding.kind.is_unread());
-            let view = self.view(durable)?;
-            let old = projection::open_for_reading(&self.database, wait).ok();
-            let report = &mut self.report;
-            let unread =
-                replay::rebuild::<E>(&self.database, &self.schema, &view, old, wait, &|| true, report)?;
-            self.findings.extend(unread);
+            let kept = self.findings.len();
+            let why = match projection::open_for_reading(&self.database, wait) {
+                Ok(db) => compare::pages(&db).err(),
+                Err(_) => None,
+            };
+            let why = why.unwrap_or_else(|| Trouble::Altered("this was asked for".into()));
+            self.rebuild::<E>(durable, &why, wait)?;
+            if matches!(why, Trouble::Altered(_)) {
+                // Nothing was wrong with it.
+                let asked = |finding: &Finding| finding.kind == FindingKind::SchemaDiffers;
+                let at = self.findings.iter().skip(kept).position(asked);
+                at.map(|at| self.findings.remove(kept + at));
+            }
         } else {
             match self.heal_rows::<E>(durable) {
-                Err(Stop::View(trouble @ Trouble::Unusable(_))) => {
+                Err(Stop::View(trouble)) if trouble.wants_rebuild() => {
                     self.open = None;
                     self.rebuild::<E>(durable, &trouble, wait)?;
                 }

@@ -337,6 +337,13 @@ impl<E: Event> Reader<E> {
         }
     }
 
+    /// How many events have rows already where rows are being made anew, and are not to be seen before all are
+    /// there; `None` where that is not so. A writer goes on with it, or `replay` does.
+    pub fn rows_in_making(&self) -> Option<u64> {
+        let db = projection::open_for_reading(&self.database(), READ_WAIT).ok()?;
+        projection::rebuild::unfinished(&db).ok()?
+    }
+
     /// The process id of the writer that held the store when the snapshot was taken, as far as the
     /// lock file tells.
     pub fn writer_pid(&self) -> Option<u32> {
@@ -375,8 +382,31 @@ impl<E: Event> Reader<E> {
         self.connect_as(Some(self.id())).map(|(db, _, applied)| (db, applied))
     }
 
-    /// Connects to the rows in the store, whichever store they belong to where `store` is `None`.
+    /// Connects to the rows in the store, whichever store they belong to where `store` is `None`. What passes,
+    /// because somebody puts another database in the place of this one just now, is no answer.
     fn connect_as(
+        &self,
+        store: Option<StoreId>,
+    ) -> Result<(Connection, StoreId, projection::Applied), Trouble> {
+        const ATTEMPTS: u32 = 6;
+        let path = self.database();
+        let looks = || (disk::identity(&path).ok(), disk::identity(&projection::beside(&path, ".new")).ok());
+        for attempt in 1..ATTEMPTS {
+            let before = looks();
+            let found = self.connect_once(store);
+            let passes = match &found {
+                Ok(_) | Err(Trouble::Busy(_) | Trouble::Foreign(_)) => false,
+                Err(_) => before != looks() || (before.0 == Some(None) && before.1 != Some(None)),
+            };
+            if !passes {
+                return found;
+            }
+            std::thread::sleep(Duration::from_millis(5) * attempt);
+        }
+        self.connect_once(store)
+    }
+
+    fn connect_once(
         &self,
         store: Option<StoreId>,
     ) -> Result<(Connection, StoreId, projection::Applied), Trouble> {

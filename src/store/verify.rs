@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::event::Event;
 use crate::finding::{Finding, FindingKind, Severity};
 use crate::log::view::LogView;
-use crate::projection::{Applied, Connection, Trouble, compare};
+use crate::projection::{Applied, Connection, Trouble, compare, foreign};
 use crate::replay::{self, Stop};
 use crate::threads;
 
@@ -148,6 +148,7 @@ impl<E: Event> Reader<E> {
         let (kind, reason) = match trouble {
             Trouble::Busy(_) | Trouble::Failed(_) => return Err(trouble.into_error(&path)),
             Trouble::Foreign(reason) => (FindingKind::DatabaseForeign, reason),
+            Trouble::Unfinished(reason) => (FindingKind::DatabaseMissing, reason),
             Trouble::Unusable(reason) if missing => (FindingKind::DatabaseMissing, reason),
             Trouble::Outdated(reason) => (FindingKind::TablesOutdated, reason),
             Trouble::Altered(reason) => (FindingKind::SchemaDiffers, reason),
@@ -162,6 +163,10 @@ impl<E: Event> Reader<E> {
     fn compare(&self, db: &Connection, applied: Applied, check: &mut Check<'_>) -> Result<bool> {
         check.summary.applied_seq = applied.seq;
         let trouble = walk::<E>(self.view(), self.schema(), db, applied, check)?;
+        for foreign in foreign::meddling(db, self.schema()).unwrap_or_default() {
+            let what = format!("{foreign}; `synclog replay` puts it aside");
+            check.tell(Finding::new(FindingKind::ForeignObject, what).file(self.database()));
+        }
         let broken = trouble.is_some();
         match trouble {
             Some(Trouble::Unusable(reason)) => {

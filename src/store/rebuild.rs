@@ -1,0 +1,158 @@
+//! Where rows are made anew: inside the database, or in a new file that takes its place.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::disk;
+use crate::error::Error;
+use crate::event::Event;
+use crate::finding::{Finding, FindingKind};
+use crate::log::view::LogView;
+use crate::log::writer::Position;
+use crate::projection::rebuild::{Rebuild, is_held, settle};
+use crate::projection::{self, Connection, Trouble};
+use crate::replay::{self, Stop};
+
+use super::project::Projector;
+
+impl Projector {
+    /// Makes all rows anew: inside the database where that can be, so that whoever has it open goes on; in a new
+    /// file where there is none that can be used. That takes the old one's place once it is finished, and the old
+    /// one is kept.
+    pub(super) fn rebuild<E: Event>(
+        &mut self,
+        durable: Position,
+        why: &Trouble,
+        wait: Duration,
+    ) -> Result<(), Stop> {
+        self.log.check()?;
+        let view = self.view(durable)?;
+        let there = disk::identity(&self.database).is_ok_and(|found| found.is_some());
+        let db = projection::open_for_reading(&self.database, wait).ok();
+        let ours = db.as_ref().is_some_and(|db| projection::names_store(db, self.store));
+        if let Some(db) = &db {
+            self.check_history::<E>(&view, db)?;
+        }
+        let old = db.filter(|_| ours);
+        let kind = match why {
+            _ if !there => FindingKind::DatabaseMissing,
+            Trouble::Unfinished(_) => FindingKind::DatabaseMissing,
+            Trouble::Outdated(_) => FindingKind::TablesUpgraded,
+            Trouble::Altered(_) if ours => FindingKind::SchemaDiffers,
+            Trouble::Foreign(_) => FindingKind::DatabaseForeign,
+            _ => FindingKind::DatabaseDamaged,
+        };
+        let reason = if there { why.reason() } else { "it was not there" };
+        let what = format!("{reason}; it was built anew from the log");
+        let differs = matches!(why, Trouble::Outdated(_) | Trouble::Altered(_) | Trouble::Unfinished(_));
+        let before = self.report.clone();
+        if !there || (ours && differs) {
+            match self.rebuild_at::<E>(&self.database.clone(), &view, None, wait) {
+                // So it cannot be used after all.
+                Err(Stop::View(trouble)) if trouble.wants_rebuild() => self.report = before,
+                done => {
+                    done?;
+                    if there || view.last_seq() > 0 {
+                        self.findings.push(Finding::new(kind, what).file(&self.database));
+                    }
+                    return Ok(());
+                }
+            }
+        }
+        let kept = self.rebuild_beside::<E>(&view, old, wait)?;
+        let what = kept
+            .map_or(what.clone(), |kept| format!("{what}, and the old one is kept as {}", kept.display()));
+        self.findings.push(Finding::new(kind, what).file(&self.database));
+        Ok(())
+    }
+
+    /// Makes all rows anew in the database at `path`, which is there or is made.
+    fn rebuild_at<E: Event>(
+        &mut self,
+        path: &Path,
+        view: &LogView,
+        old: Option<&Connection>,
+        wait: Duration,
+    ) -> Result<(), Stop> {
+        let (halt, stop) = (self.halt.clone(), self.halt.clone());
+        let stop = move || stop.is_due();
+        let mut new = Rebuild::start(path, &self.schema, self.store, wait, stop)?;
+        if new.applied().seq > 0 && !Self::applied_fits(view, new.applied())? {
+            new.restart()?;
+        }
+        let (report, findings) = (&mut self.report, &mut self.findings);
+        let kept = replay::rebuild::<E>(new, view, old, &|| !halt.is_due(), report, findings)?;
+        let told =
+            kept.into_iter().map(|what| Finding::new(FindingKind::ForeignObject, what).file(&self.database));
+        self.findings.extend(told);
+        Ok(())
+    }
+
+    /// Makes all rows anew in a file beside the database, and puts that in its place. Where the old one is kept.
+    fn rebuild_beside<E: Event>(
+        &mut self,
+        view: &LogView,
+        old: Option<Connection>,
+        wait: Duration,
+    ) -> Result<Option<PathBuf>, Stop> {
+        let database = self.database.clone();
+        let io = |error: std::io::Error| Stop::Log(Error::io("replace", &database, error));
+        let (new, before) = (projection::beside(&self.database, ".new"), self.report.clone());
+        projection::leave_access(&database).map_err(io)?;
+        match self.rebuild_at::<E>(&new, view, old.as_ref(), wait) {
+            Err(Stop::View(trouble)) if trouble.wants_rebuild() => {
+                // What was left of an earlier one is of no use.
+                self.remove_unfinished().map_err(io)?;
+                projection::leave_access(&database).map_err(io)?;
+                self.report = before;
+                self.rebuild_at::<E>(&new, view, old.as_ref(), wait)?;
+            }
+            done => done?,
+        }
+        drop(old);
+        settle(&new, wait)?;
+        if let Some(busy) = is_held(&self.database, wait) {
+            return Err(busy.into());
+        }
+        let kept = self.move_aside()?;
+        // A new file with an old write-ahead log beside it would show old rows, and a journal that a kill left
+        // would be rolled back into it.
+        for suffix in ["-wal", "-journal"] {
+            let beside = projection::beside(&self.database, suffix);
+            disk::truncate_if_there(&beside).map_err(io)?;
+            disk::remove_if_there(&beside).map_err(io)?;
+        }
+        disk::remove_if_there(&projection::beside(&self.database, "-shm")).map_err(io)?;
+        disk::rename_durably(&new, &self.database).map_err(io)?;
+        Ok(kept)
+    }
+
+    /// Removes a new database that is not finished, and not needed any more.
+    pub(super) fn remove_unfinished(&self) -> std::io::Result<()> {
+        let new = projection::beside(&self.database, ".new");
+        let mut files = ["", "-wal", "-shm", "-journal"].iter();
+        files.try_for_each(|suffix| disk::remove_if_there(&projection::beside(&new, suffix)))
+    }
+
+    /// Keeps a database that cannot be used, and says where; there is nothing to keep of an empty file.
+    fn move_aside(&self) -> Result<Option<PathBuf>, Stop> {
+        self.log.check()?;
+        if disk::file_len(&self.database) == 0 {
+            return Ok(None);
+        }
+        let io = |error: std::io::Error| Stop::Log(Error::io("move aside", &self.database, error));
+        let dir = self.log.quarantine_dir();
+        self.log.disk.create_dir(&dir).map_err(io)?;
+        let stamp: String =
+            crate::Timestamp::now().to_string().chars().filter(char::is_ascii_digit).collect();
+        let kept = dir.join(format!("database-{stamp}.db"));
+        // First the logs that SQLite keeps beside it, so that no crash leaves them to a new database.
+        for suffix in ["-wal", "-journal", "-shm", ""] {
+            let from = projection::beside(&self.database, suffix);
+            if disk::identity(&from).map_err(io)?.is_some() {
+                disk::rename_durably(&from, &projection::beside(&kept, suffix)).map_err(io)?;
+            }
+        }
+        Ok(Some(kept))
+    }
+}
