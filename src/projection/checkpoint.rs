@@ -67,12 +67,7 @@ impl Checkpoints {
 
     /// Something was committed on `db`, which does not checkpoint by itself. It is the file at `path` with this
     /// identity.
-    pub(super) fn committed(
-        &mut self,
-        db: &Connection,
-        place: (&Path, Option<FileIdentity>),
-        rows: &[Row],
-    ) {
+    pub(super) fn committed(&mut self, db: &Connection, place: (&Path, Option<FileIdentity>), rows: &[Row]) {
         // A page of each tree is written anew by every commit, and a batch touches about a page of some tree
         // for every two rows; large rows have pages of their own. Nothing depends on how exact this is.
         let bytes: usize = rows.iter().map(Row::len).sum();
@@ -84,12 +79,7 @@ impl Checkpoints {
         self.written(db, place, DUE);
     }
 
-    fn written(
-        &mut self,
-        db: &Connection,
-        (path, identity): (&Path, Option<FileIdentity>),
-        pages: u64,
-    ) {
+    fn written(&mut self, db: &Connection, (path, identity): (&Path, Option<FileIdentity>), pages: u64) {
         self.pages += pages;
         self.commits.fetch_add(1, Ordering::Relaxed);
         if self.pages < DUE {
