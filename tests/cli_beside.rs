@@ -97,7 +97,7 @@ fn readers_beside_rebuilds_raise_no_false_alarm() {
                         assert_eq!(seen.code, Some(0), "{args:?}: {}{}", seen.out, seen.err);
                         match args[1..] {
                             ["--count"] => {
-                                assert!(seen.json()["count"].as_u64().unwrap() >= before, "{}", seen.out)
+                                assert!(seen.json()["count"].as_u64().unwrap() >= before, "{}", seen.out);
                             }
                             ["--all"] => assert!(seen.lines().len() as u64 >= before),
                             _ => {}

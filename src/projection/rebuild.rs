@@ -252,7 +252,7 @@ fn renew_engine_tables(
     }
     let mut kept = Vec::new();
     if !schema.is_as_made(db, "synclog_set_aside")? {
-        if schema.is_there(db, "synclog_set_aside")? {
+        if Schema::is_there(db, "synclog_set_aside")? {
             let name = foreign::free_name(db)?;
             db.execute_batch(&format!("ALTER TABLE synclog_set_aside RENAME TO {name}"))?;
             kept.push(format!("the table synclog_set_aside was altered; as it was it is kept as {name}"));
@@ -284,7 +284,7 @@ fn replace(
     for index in &indexes {
         index.drop_it(db)?;
     }
-    if schema.is_there(db, table)? {
+    if Schema::is_there(db, table)? {
         kept.extend(keep_columns(db, schema)?);
         db.execute_batch(&format!("ALTER TABLE {table} RENAME TO {replaced}"))?;
     }

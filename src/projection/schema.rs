@@ -208,7 +208,7 @@ impl Schema {
     }
 
     /// Whether anything has the name of a table, in whatever letters.
-    pub(super) fn is_there(&self, db: &Connection, name: &str) -> rusqlite::Result<bool> {
+    pub(super) fn is_there(db: &Connection, name: &str) -> rusqlite::Result<bool> {
         let sql = "SELECT 1 FROM sqlite_schema WHERE type IN ('table', 'view') AND name = ?1 COLLATE NOCASE";
         db.prepare_cached(sql)?.exists([name])
     }
