@@ -178,7 +178,7 @@ fn command(dir: &Path, bytes: &[u8]) {
     }
 }
 
-const FILTERS: [&str; 11] = [
+const FILTERS: [&str; 12] = [
     "--grep",
     "--since",
     "--until",
@@ -187,6 +187,7 @@ const FILTERS: [&str; 11] = [
     "--run",
     "--error-code",
     "--after",
+    "--page",
     "--company-guid",
     "--company-alterid",
     "--number",

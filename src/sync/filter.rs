@@ -258,8 +258,18 @@ impl Filter {
     /// The query for one page and the values of its parameters. `columns` and `table` are put into
     /// the text as they are, so they must be the program's own.
     pub(crate) fn to_sql(&self, columns: &str, table: &str) -> (String, Vec<Value>) {
+        self.page_sql(columns, table, false)
+    }
+
+    /// The same for a page of many: rows are then met in the order of the list, and never sorted. A page that is
+    /// sorted looks at all rows of all pages.
+    pub(crate) fn one_of_many_sql(&self, columns: &str, table: &str) -> (String, Vec<Value>) {
+        self.page_sql(columns, table, true)
+    }
+
+    fn page_sql(&self, columns: &str, table: &str, of_many: bool) -> (String, Vec<Value>) {
         let mut sql = Sql::new(format!("SELECT {columns} FROM {table}"));
-        self.conditions(&mut sql);
+        self.conditions(&mut sql, of_many);
         let (less, more, order) = if self.reverse { (">", "<", "ASC") } else { ("<", ">", "DESC") };
         for (place, side) in [(self.after, less), (self.before, more)] {
             if let Some(place) = place {
@@ -300,17 +310,19 @@ impl Filter {
     /// The query for how many events there are on all pages together.
     pub(crate) fn count_sql(&self, table: &str) -> (String, Vec<Value>) {
         let mut sql = Sql::new(format!("SELECT count(*) FROM {table}"));
-        self.conditions(&mut sql);
+        self.conditions(&mut sql, false);
         (sql.text, sql.values)
     }
 
-    fn conditions(&self, sql: &mut Sql) {
+    /// With `in_order` no index serves that has the rows in another order: a plus keeps SQLite from using one.
+    fn conditions(&self, sql: &mut Sql, in_order: bool) {
+        let half_a_company = in_order && self.company_alterid.is_none();
         let texts = [
-            ("company_guid", self.company_guid.as_deref()),
+            (if half_a_company { "+company_guid" } else { "company_guid" }, self.company_guid.as_deref()),
             ("company_alterid", self.company_alterid.as_deref()),
             ("log_level", self.level.map(Level::as_str)),
             ("sync_status", self.status.map(Status::as_str)),
-            ("run", self.run.as_deref()),
+            (if in_order { "+run" } else { "run" }, self.run.as_deref()),
             ("error_code", self.error_code.as_deref()),
         ];
         for (column, text) in texts {

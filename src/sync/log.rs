@@ -299,10 +299,16 @@ impl SyncReader {
             page.after = Some(start);
         }
         let (columns, mut left) = (self.schema.columns.join(", "), filter.limit.unwrap_or(u64::MAX));
+        let mut first = true;
         while left > 0 {
             let most = left.min(PAGE_ROWS);
             page.limit = Some(most);
-            let (sql, values) = page.to_sql(&columns, self.schema.table);
+            let (sql, values) = if first {
+                page.to_sql(&columns, self.schema.table)
+            } else {
+                page.one_of_many_sql(&columns, self.schema.table)
+            };
+            first = false;
             let (rows, whole) = query::some_rows(&db, &sql, &values, self.schema.columns.len(), PAGE_BYTES)
                 .map_err(|trouble| trouble.into_error(&self.reader.database()))?;
             let done = whole && (rows.len() as u64) < most;

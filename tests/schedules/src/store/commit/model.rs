@@ -18,6 +18,8 @@ use super::sync::Arc;
 pub(super) struct Entry {
     pub(super) events: u64,
     pub(super) slot: Promise,
+    /// A key that the newest event has already: here its seq is left, and nothing is appended.
+    pub(super) repeats: Option<Arc<AtomicU64>>,
 }
 
 impl Batch for Entry {
@@ -84,6 +86,18 @@ impl Commit<Entry> for Core {
         rows: &Rows<Box<Projector>>,
         projector: Option<&mut Projector>,
     ) -> Result<()> {
+        let (repeats, batches): (Vec<_>, Vec<_>) =
+            batches.into_iter().partition(|batch| batch.repeats.is_some());
+        for repeat in repeats {
+            let newest = get(&self.truth.durable);
+            repeat.repeats.iter().for_each(|left| left.store(newest, Ordering::SeqCst));
+            repeat.slot.put(Ok(Vec::new()));
+            thread::yield_now();
+            rows.await_old(newest, repeat.slot.slot());
+        }
+        if batches.is_empty() {
+            return Ok(());
+        }
         let first = get(&self.truth.durable) + 1;
         let end = first + batches.iter().map(|batch| batch.events).sum::<u64>();
         let inline = projector.is_some();

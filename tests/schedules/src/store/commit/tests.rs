@@ -1,6 +1,6 @@
 //! Callers of all kinds at once, in many orders of their steps.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use shuttle::thread;
@@ -27,6 +27,8 @@ struct Life {
     appends: u64,
     /// The sync that fails.
     fails: Option<u64>,
+    /// Each caller appends once more under a key that is known.
+    repeats: bool,
     /// Somebody finds the database spoiled in between.
     suspects: bool,
     /// Callers wait for rows.
@@ -40,6 +42,7 @@ const ALL: Life = Life {
     submitters: 1,
     appends: 2,
     fails: None,
+    repeats: false,
     suspects: false,
     patience: LONG,
     closes: false,
@@ -89,7 +92,8 @@ fn call(shared: &Shared<Entry, Core>, life: Life, number: u64) -> Vec<u64> {
     let mut seqs = Vec::new();
     for turn in 0..life.appends {
         let (slot, promise) = Promise::new();
-        let entry = Entry { events: 1 + (number + turn) % 2, slot: promise };
+        let left = (life.repeats && turn > 0).then(Arc::<AtomicU64>::default);
+        let entry = Entry { events: 1 + (number + turn) % 2, slot: promise, repeats: left.clone() };
         let joined = if number < life.callers { shared.append(entry) } else { shared.submit(entry) };
         let answer = joined.and_then(|()| slot.wait(life.patience));
         match answer {
@@ -98,7 +102,9 @@ fn call(shared: &Shared<Entry, Core>, life: Life, number: u64) -> Vec<u64> {
                 assert!(there || life.patience.is_zero(), "{waited:?}: nobody has lost patience");
                 if there {
                     let rows = shared.rows.applied();
-                    assert!(own.iter().all(|seq| *seq <= rows), "P6: rows that are said to be there");
+                    let old = left.iter().map(|left| left.load(Ordering::SeqCst));
+                    let told = own.iter().copied().chain(old);
+                    assert!(told.max() <= Some(rows), "P6: rows that are said to be there");
                 }
                 seqs.extend(own);
             }
@@ -153,4 +159,11 @@ fn callers_without_patience_wait_for_no_rows() {
 #[test]
 fn a_store_that_closes_under_its_callers_answers_all_of_them() {
     try_orders(Life { closes: true, ..ALL });
+}
+
+#[test]
+fn whoever_repeats_a_key_waits_for_the_row_and_for_nobody_else() {
+    try_orders(Life { repeats: true, ..ALL });
+    try_orders(Life { repeats: true, callers: 0, submitters: 3, ..ALL });
+    try_orders(Life { repeats: true, fails: Some(1), ..ALL });
 }
