@@ -24,6 +24,7 @@ use crate::projection::rebuild::Rebuild;
 use crate::projection::row::Row;
 use crate::projection::schema::Schema;
 use crate::projection::{Applied, Changes, Connection, LOST, Projection, Step, Trouble, compare};
+use crate::store_id::StoreId;
 use crate::threads;
 use crate::time::Timestamp;
 
@@ -639,5 +640,9 @@ impl<E: Event> Donor for RowDonor<'_, E> {
             again
         });
         Ok(frame.ok().map(|(header, payload)| DonorFrame { header, payload }))
+    }
+
+    fn store(&self) -> Option<StoreId> {
+        crate::projection::store_of(self.db)
     }
 }

@@ -340,7 +340,7 @@ fn check_repair(disk: &SimDisk, done: &Done, find: Find<'_>) {
 /// those that were given up (P3).
 fn give_up(disk: &SimDisk, done: &Done, find: Find<'_>) {
     let log = log_on(disk);
-    let plan = match loss::plan(&log, None) {
+    let plan = match loss::plan(&log, None, None) {
         Ok(Some(plan)) => plan,
         Ok(None) => return,
         Err(error) => return check_error(&error, done),

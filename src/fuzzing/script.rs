@@ -401,7 +401,7 @@ impl Life {
     /// those that were given up (P3).
     fn give_up(&self, copy: &SimDisk) {
         let log = log_on(copy);
-        let plan = loss::plan(&log, self.witness).unwrap_or_else(|error| panic!("{error}"));
+        let plan = loss::plan(&log, self.witness, None).unwrap_or_else(|error| panic!("{error}"));
         let Some(plan) = plan else {
             panic!(
                 "bytes were changed, no more: this can be given up: {:?}",

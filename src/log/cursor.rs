@@ -20,13 +20,15 @@ pub(super) type Place = (u64, Chain);
 pub(crate) struct Segments {
     /// In order of their numbers.
     pub(crate) headers: Vec<SegmentHeader>,
+    /// Those of them that are not whole, and of which readers read what is left.
+    pub(crate) parts: Vec<SegmentHeader>,
     /// Places in the last one where a walk may start without what lies before them, in order.
     pub(crate) waypoints: Vec<Chain>,
 }
 
 impl From<Vec<SegmentHeader>> for Segments {
     fn from(headers: Vec<SegmentHeader>) -> Self {
-        Self { headers, waypoints: Vec::new() }
+        Self { headers, ..Self::default() }
     }
 }
 
@@ -69,6 +71,8 @@ pub(crate) struct Cursor {
     reader: Option<SegmentReader>,
     /// The segment after the present one, once it was looked up.
     later: Option<SegmentHeader>,
+    /// Segments that are not whole, and are read all the same.
+    parts: Vec<SegmentHeader>,
     segment: u64,
     chain: Chain,
     /// Events below this seq are passed over.
@@ -94,7 +98,9 @@ impl Cursor {
     ) -> Result<(Self, Vec<Finding>)> {
         let start = segments.start(from, horizon);
         let mut cursor = match start {
-            Some((header, chain)) => Self { chain, ..Self::at_segment(log, header, horizon)? },
+            Some((header, chain)) => {
+                Self { chain, ..Self::at_segment_of(log, header, segments.parts.clone(), horizon)? }
+            }
             None => Self::nowhere(log, horizon),
         };
         cursor.from = from;
@@ -114,12 +120,23 @@ impl Cursor {
 
     /// A cursor at the start of one segment.
     pub(super) fn at_segment(log: LogDir, header: SegmentHeader, horizon: Horizon) -> Result<Self> {
-        let reader = log.reader(&header)?;
+        Self::at_segment_of(log, header, Vec::new(), horizon)
+    }
+
+    /// The same where some segments are not whole, and are read all the same.
+    pub(super) fn at_segment_of(
+        log: LogDir,
+        header: SegmentHeader,
+        parts: Vec<SegmentHeader>,
+        horizon: Horizon,
+    ) -> Result<Self> {
+        let reader = log.reader_of(&header, &parts)?;
         Ok(Self {
             log,
             horizon,
             reader: Some(reader),
             later: None,
+            parts,
             segment: header.number,
             chain: Chain::start_of(&header),
             from: 0,
@@ -151,6 +168,7 @@ impl Cursor {
             horizon,
             reader: None,
             later: None,
+            parts: Vec::new(),
             segment: horizon.segment,
             chain,
             from: 0,
@@ -323,7 +341,9 @@ impl Cursor {
         }
         if self.later.is_none() {
             let listing = self.log.list()?;
-            self.later = listing.segments.into_iter().find(|header| header.number > self.segment);
+            let later = listing.segments.iter().chain(&self.parts);
+            let later = later.filter(|header| header.number > self.segment);
+            self.later = later.min_by_key(|header| header.number).copied();
         }
         Ok(self.later.filter(|later| later.number <= self.horizon.segment))
     }
@@ -335,7 +355,7 @@ impl Cursor {
             return Ok(());
         };
         self.later = None;
-        self.reader = Some(self.log.reader(&header)?);
+        self.reader = Some(self.log.reader_of(&header, &self.parts)?);
         self.segment = header.number;
         self.chain = Chain::start_of(&header);
         self.map_if_sealed();

@@ -3,24 +3,26 @@
 use crate::error::Result;
 use crate::finding::{Finding, FindingKind, Severity};
 
-use super::cursor::{Cursor, Entry, Horizon};
+use super::cursor::{Cursor, Entry, Horizon, Segments};
 use super::directory::LogDir;
 use super::frame::MARK_LEN;
 use super::segment::{FIRST_FRAME, SegmentHeader};
 use super::survey::{Chain, Sighting, Survey, Witness};
 
-/// Each damage in a segment, found by reading it to the end of what it is known to have held.
+/// Each damage in a segment, found by reading it to the end of what it is known to have held. `parts` are segments
+/// that are not whole.
 pub(crate) fn name_damage(
     log: &LogDir,
     surveyed: &Survey,
     header: &SegmentHeader,
     later: Option<&SegmentHeader>,
+    parts: &[SegmentHeader],
 ) -> Result<Vec<Finding>> {
     let horizon = match later {
         Some(later) => Horizon { segment: later.number, offset: FIRST_FRAME, seq: later.first_seq },
         None => known_end(header.number, surveyed),
     };
-    let mut cursor = Cursor::at_segment(log.clone(), *header, horizon)?;
+    let mut cursor = Cursor::at_segment_of(log.clone(), *header, parts.to_vec(), horizon)?;
     let mut findings = Vec::new();
     while let Some(entry) = cursor.next()? {
         match entry {
@@ -114,16 +116,24 @@ pub(crate) fn cut_batch_finding(log: &LogDir, surveyed: &Survey, header: &Segmen
     })
 }
 
+/// The finding for a log of which no segment is left, and whose newest event somebody has seen.
+pub(crate) fn all_gone(log: &LogDir, seen: Option<Witness>) -> Finding {
+    let what = "the rest of a store is here, but no segment of its log; `synclog repair` makes the log again as \
+                far as rows prove it; or put the directory `log` back from a copy";
+    let finding = Finding::new(FindingKind::MissingSegment, what).file(log.log_dir());
+    seen.map_or(finding.clone(), |seen| finding.seqs(1, seen.seq))
+}
+
 /// Whether any of the findings says that the log is damaged.
 pub(crate) fn any_damage(findings: &[Finding]) -> bool {
     findings.iter().any(|finding| finding.kind.severity() == Severity::LogDamaged)
 }
 
 /// Adds which events went with the segments that cannot be used, as far as their neighbours tell.
-pub(super) fn name_gaps(log: &LogDir, segments: &[SegmentHeader], lost: &mut Vec<Finding>) -> Result<()> {
-    let Some(last) = segments.last() else { return Ok(()) };
+pub(super) fn name_gaps(log: &LogDir, segments: &Segments, lost: &mut Vec<Finding>) -> Result<()> {
+    let Some(last) = segments.headers.last() else { return Ok(()) };
     let horizon = Horizon { segment: last.number, offset: FIRST_FRAME, seq: last.first_seq };
-    let (mut cursor, missing) = Cursor::new(log.clone(), &segments.to_vec().into(), 1, horizon, false)?;
+    let (mut cursor, missing) = Cursor::new(log.clone(), segments, 1, horizon, false)?;
     let mut named = missing;
     while let Some(entry) = cursor.next()? {
         if let Entry::Damage(finding) = entry {

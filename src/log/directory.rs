@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::anchor::Anchor;
-use crate::disk::{Disk, DiskFile, FileIdentity};
+use crate::disk::{Disk, DiskFile, FileIdentity, Padded};
 use crate::error::{Error, Result};
 use crate::finding::{Finding, FindingKind};
 use crate::lock::WriterLock;
@@ -121,6 +121,37 @@ impl LogDir {
         Ok(SegmentReader::new(self.segment_path(header.number), *header, file))
     }
 
+    /// Opens a segment, one of `parts` or whole.
+    pub(crate) fn reader_of(&self, header: &SegmentHeader, parts: &[SegmentHeader]) -> Result<SegmentReader> {
+        if parts.contains(header) { self.reader_of_part(header) } else { self.reader(header) }
+    }
+
+    /// Opens a segment that may be shorter than its header says: what is not there reads as zeros. For whoever
+    /// has told that it is short, and wants what is left of it.
+    pub(crate) fn reader_of_part(&self, header: &SegmentHeader) -> Result<SegmentReader> {
+        Ok(SegmentReader::new(self.segment_path(header.number), *header, self.padded(header.number)?))
+    }
+
+    /// Opens a file that may be shorter than it was: what is not there reads as zeros.
+    pub(super) fn padded(&self, number: u64) -> Result<Arc<dyn DiskFile>> {
+        let path = self.segment_path(number);
+        let file = self.open_file(number, false)?;
+        let len = file.len().map_err(|error| Error::io("read the length of", &path, error))?;
+        Ok(Arc::new(Padded { file, len }))
+    }
+
+    /// Takes segments in that are not whole, as if they were. What is said of their files stays.
+    pub(super) fn add_parts(&self, listing: &mut Listing, parts: &[SegmentHeader]) {
+        if parts.is_empty() {
+            return;
+        }
+        listing.segments.extend_from_slice(parts);
+        listing.segments.sort_by_key(|header| header.number);
+        listing.refusals.retain(|finding| finding.kind != FindingKind::MissingSegment);
+        let missing = self.check_numbers(&listing.segments).into_iter();
+        listing.refusals.extend(missing.filter(|finding| finding.kind == FindingKind::MissingSegment));
+    }
+
     /// The header of one segment; `None` where it is not there or not sound.
     pub(crate) fn header_of(&self, number: u64) -> Result<Option<SegmentHeader>> {
         let path = self.segment_path(number);
@@ -210,7 +241,7 @@ impl LogDir {
         Ok(listing)
     }
 
-    /// Store, numbers and first seqs must go on from segment to segment.
+    /// All segments are of one store, and go on from one to the next.
     fn check_order(&self, listing: &mut Listing) {
         let Some(last) = listing.segments.last().copied() else { return };
         let own = majority_store(&listing.segments).unwrap_or(last.store);
@@ -230,13 +261,20 @@ impl LogDir {
             }
         }
         listing.segments = kept;
-        let first_retained = listing.segments.last().map_or(1, |header| header.first_retained);
+        listing.refusals.extend(self.check_numbers(&listing.segments));
+    }
+
+    /// Numbers and first seqs must go on from segment to segment.
+    pub(super) fn check_numbers(&self, segments: &[SegmentHeader]) -> Vec<Finding> {
+        let mut refusals = Vec::new();
+        let first_retained = segments.last().map_or(1, |header| header.first_retained);
         let (mut number, mut seq) = (1, 1);
-        for header in &listing.segments {
+        for header in segments {
             let lawful_start = number == 1 && header.first_seq <= first_retained;
             if header.number != number && !lawful_start {
                 let what = format!(
-                    "segments {number} to {} are not there or cannot be read; put them back from a copy of the store",
+                    "segments {number} to {} are not there or cannot be read; `synclog repair` makes them again as \
+                     far as rows prove them; or put them back from a copy of the store",
                     header.number - 1
                 );
                 let mut finding =
@@ -244,15 +282,16 @@ impl LogDir {
                 if header.first_seq > seq && number == 1 {
                     finding = finding.seqs(seq, header.first_seq - 1);
                 }
-                listing.refusals.push(finding);
+                refusals.push(finding);
             } else if header.first_seq < seq {
                 let what = format!("starts at event {}, before its predecessor", header.first_seq);
                 let path = self.segment_path(header.number);
-                listing.refusals.push(Finding::new(FindingKind::BadSegment, what).at(path, 0));
+                refusals.push(Finding::new(FindingKind::BadSegment, what).at(path, 0));
             }
             number = header.number + 1;
             seq = header.first_seq;
         }
+        refusals
     }
 }
 

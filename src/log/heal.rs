@@ -6,8 +6,9 @@
 //! does not follow from their place, so they are built again from nothing.
 
 use crate::error::Result;
+use crate::store_id::StoreId;
 
-use super::frame::{self, Draft, FrameKind, HEADER_LEN, MARK_LEN, body_of, decode_header};
+use super::frame::{self, Draft, FrameKind, HEADER_LEN, Header, MARK_LEN, Seed, body_of, decode_header};
 use super::segment::{FIRST_FRAME, SegmentHeader, SegmentReader};
 use super::survey::{Chain, Fault, Witness, body_at, frame_at, header_at};
 
@@ -16,6 +17,11 @@ pub(crate) trait Donor {
     /// The header and the payload of the frame that carried event `seq`, as far as the donor knows.
     /// Nothing it says is believed without proof.
     fn frame(&mut self, seq: u64) -> Result<Option<DonorFrame>>;
+
+    /// The store that it says its frames are of.
+    fn store(&self) -> Option<StoreId> {
+        None
+    }
 }
 
 /// What a donor gives.
@@ -102,27 +108,34 @@ pub(crate) fn plan(
             }
         }
 
-        let Some(frame) = from_donor else { return Ok(proved_part(patches, proved)) };
-        let Ok(header) = decode_header(&seed, chain.offset, &frame.header, FIRST_FRAME, size) else {
+        let Some((header, bytes)) = from_donor.and_then(|frame| frame_of(&seed, &chain, size, &frame)) else {
             return Ok(proved_part(patches, proved));
         };
-        let body = body_of(&frame.payload);
-        let fits = header.kind == FrameKind::Event
-            && header.seq == chain.seq
-            && header.previous == chain.previous
-            && header.payload_len as usize == frame.payload.len()
-            && seed.body_sum(chain.offset, &body) == header.body_sum;
-        if !fits {
-            return Ok(proved_part(patches, proved));
-        }
-        let mut bytes = frame.header[..HEADER_LEN].to_vec();
-        bytes.extend_from_slice(&body);
         patches.push(Patch { offset: chain.offset, bytes, seq: Some(header.seq) });
         chain = Chain::after(chain.offset, &header);
         if witnesses.contains(&Some(Witness { seq: header.seq, sum: header.sum })) {
             proved = patches.len();
         }
     }
+}
+
+/// The frame of the next event at `chain`, as a donor knows it, if that is where it stood: its header's checksum
+/// says so.
+pub(super) fn frame_of(
+    seed: &Seed,
+    chain: &Chain,
+    size: u64,
+    frame: &DonorFrame,
+) -> Option<(Header, Vec<u8>)> {
+    let header = decode_header(seed, chain.offset, &frame.header, FIRST_FRAME, size).ok()?;
+    let fits = header.kind == FrameKind::Event
+        && header.seq == chain.seq
+        && header.previous == chain.previous
+        && header.payload_len as usize == frame.payload.len();
+    let body = if fits { body_of(&frame.payload) } else { return None };
+    let mut bytes = frame.header[..HEADER_LEN].to_vec();
+    bytes.extend_from_slice(&body);
+    (seed.body_sum(chain.offset, &body) == header.body_sum).then_some((header, bytes))
 }
 
 /// The patches up to the last one that a witness has vouched for.

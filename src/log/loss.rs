@@ -10,10 +10,11 @@ use std::sync::Arc;
 use crate::disk::DiskFile;
 use crate::error::{Error, Result};
 use crate::finding::{Finding, FindingKind};
+use crate::store_id::StoreId;
 
 use super::cursor::{Cursor, Entry, Horizon};
 use super::damage::known_end;
-use super::directory::{LogDir, Unusable};
+use super::directory::{Listing, LogDir, Unusable};
 use super::frame::{self, ALIGN, Draft, Gap, MARK_LEN, MAX_PAYLOAD, Seed, frame_len};
 use super::open::{Recovered, newest, zero};
 use super::quarantine;
@@ -60,7 +61,7 @@ pub(crate) struct Losses {
     stretches: Vec<Loss>,
     /// Numbers of files before the first segment that are none, and need not be any.
     needless: Vec<u64>,
-    store: crate::StoreId,
+    store: StoreId,
 }
 
 impl Losses {
@@ -72,11 +73,12 @@ impl Losses {
 }
 
 /// What would have to be given up so that the log is whole again. `None` where giving events up does not
-/// help: a copy of the log is needed, or a witness must be silenced.
-pub(crate) fn plan(log: &LogDir, witness: Option<Witness>) -> Result<Option<Losses>> {
+/// help: a copy of the log is needed, or a witness must be silenced. `store` is what somebody beside the log
+/// says the store is.
+pub(crate) fn plan(log: &LogDir, witness: Option<Witness>, store: Option<StoreId>) -> Result<Option<Losses>> {
     let listing = log.list()?;
     let (Some(first), Some(active)) = (listing.segments.first(), listing.segments.last()) else {
-        return Ok(None);
+        return nothing_left(log, &listing, witness, store);
     };
     let witness = newest(witness, tail::of_store(tail::read(log)?, active.store));
     let mut losses = Vec::new();
@@ -142,6 +144,23 @@ pub(crate) fn plan(log: &LogDir, witness: Option<Witness>) -> Result<Option<Loss
         .collect();
     let helps = losses.iter().all(|loss| loss.fits(&listing.segments)) && losses.len() + needless.len() > 0;
     Ok(helps.then_some(Losses { stretches: losses, needless, store: active.store }))
+}
+
+/// Everything up to the newest event that anybody has seen, where no segment is left.
+fn nothing_left(
+    log: &LogDir,
+    listing: &Listing,
+    witness: Option<Witness>,
+    store: Option<StoreId>,
+) -> Result<Option<Losses>> {
+    let found = tail::read(log)?;
+    let Some(store) = store.or(found.map(|(store, _)| store)) else { return Ok(None) };
+    let Some(seen) = newest(witness, tail::of_store(found, store)) else { return Ok(None) };
+    let last = listing.unusable.iter().map(|unusable| unusable.number).max().unwrap_or(1);
+    let start = Chain { offset: FIRST_FRAME, seq: 1, previous: 0, in_batch: false };
+    let place = Place::Missing { last, later: None };
+    let loss = Loss { segment: 1, start, events: seen.seq, goes_on: seen.sum, place };
+    Ok(loss.fits(&[]).then_some(Losses { stretches: vec![loss], needless: Vec::new(), store }))
 }
 
 /// Whether the log ends inside a batch that was durable: then what is missing of it is lost.
@@ -245,7 +264,7 @@ struct GapWriter<'a> {
     log: &'a LogDir,
     loss: &'a Loss,
     now_us: i64,
-    store: crate::StoreId,
+    store: StoreId,
 }
 
 impl GapWriter<'_> {

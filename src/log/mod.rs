@@ -215,6 +215,8 @@ pub(crate) mod open;
 pub(crate) mod places;
 pub(crate) mod quarantine;
 pub(crate) mod recovery;
+mod remake;
+mod row_walk;
 mod salvage;
 pub(crate) mod segment;
 pub(crate) mod survey;

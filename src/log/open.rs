@@ -9,11 +9,12 @@ use crate::finding::{Finding, FindingKind};
 use crate::store_id::StoreId;
 
 use super::cursor::Segments;
-use super::damage::{beyond_finding, cut_batch_finding, name_damage, name_gaps};
+use super::damage::{all_gone, beyond_finding, cut_batch_finding, name_damage, name_gaps};
 use super::directory::{Listing, LogDir};
 use super::heal::{self, Donor, Patch};
 use super::quarantine;
 use super::recovery::{Verdict, decide};
+use super::remake::remake;
 use super::salvage::salvage;
 use super::segment::{self, FIRST_FRAME, HEADER_BLOCK, SegmentHeader, SegmentReader};
 use super::survey::{Sighting, Survey, Witness, survey};
@@ -117,7 +118,7 @@ pub(crate) fn create_as(
 
 /// Makes the entries of the log in its directories durable. The directory above the store need not be
 /// readable for a store that is there already: its making has synced it.
-fn sync_dirs(log: &LogDir, new: bool) -> Result<()> {
+pub(super) fn sync_dirs(log: &LogDir, new: bool) -> Result<()> {
     let log_dir = log.log_dir();
     log.disk.create_dir(&log_dir).map_err(|error| Error::io("create", &log_dir, error))?;
     for dir in [&log_dir, &log.store_dir] {
@@ -143,7 +144,7 @@ pub(crate) fn open_listed(
     mut with: OpenLog<'_>,
 ) -> Result<(LogWriter, Recovered)> {
     if !listing.refusals.is_empty() {
-        return Err(Error::Damaged { dir: log.store_dir.clone(), findings: listing.refusals });
+        return Err(refusal(log, listing, &with)?);
     }
     let Some(active) = listing.segments.last().copied() else {
         return Err(Error::NoStore { dir: log.store_dir.clone() });
@@ -159,7 +160,7 @@ pub(crate) fn open_listed(
     }
 
     let file = log.open_file(active.number, true)?;
-    let mut mend = Mender { log, done: &mut done, dry_run: false, broken: false };
+    let mut mend = Mender { log, done: &mut done, parts: &[], dry_run: false, broken: false };
     let surveyed = mend.segment(&active, &file, None, true, &mut with)?;
     // Only where the last segment holds no frame yet is its predecessor not sealed.
     if !surveyed.has_frames
@@ -170,8 +171,20 @@ pub(crate) fn open_listed(
     }
     write_again(log, &active, &file, &surveyed, &mut done)?;
     done.sighting = Some(surveyed.sighting);
-    done.segments = Segments { headers: listing.segments, waypoints: surveyed.waypoints.clone() };
+    done.segments =
+        Segments { headers: listing.segments, waypoints: surveyed.waypoints.clone(), ..Segments::default() };
     Ok((LogWriter::new(log.clone(), with.limits, active, file, &surveyed)?, done))
+}
+
+/// The error for segments that are missing or none of this log: with what witnesses have seen behind the last one.
+fn refusal(log: &LogDir, listing: Listing, with: &OpenLog<'_>) -> Result<Error> {
+    let mut findings = listing.refusals;
+    if let Some(active) = listing.segments.last().filter(|_| !with.trust_log) {
+        let witness = newest(with.witness, tail::of_store(tail::read(log)?, active.store));
+        let surveyed = survey(&mut log.reader(active)?, witness, None)?;
+        findings.extend(beyond_finding(log, &surveyed, active, witness));
+    }
+    Ok(Error::Damaged { dir: log.store_dir.clone(), findings })
 }
 
 /// Brings back what can be proved in every segment, sealed ones included, and lists what cannot.
@@ -181,10 +194,16 @@ pub(crate) fn repair(
     dry_run: bool,
 ) -> Result<(Recovered, Vec<Finding>)> {
     let mut done = Recovered::default();
-    salvage(log, with, dry_run, &mut done)?;
-    let listing = log.list()?;
+    let parts = salvage(log, with, dry_run, &mut done)?;
+    let remade = remake(log, with, &listed(log, &parts)?, &parts, dry_run, &mut done)?;
+    let listing = listed(log, &parts)?;
     done.findings.extend(listing.notes);
     let mut lost = listing.refusals;
+    if listing.segments.is_empty()
+        && let Some(seen) = newest(with.witness, tail::read(log)?.map(|(_, witness)| witness))
+    {
+        lost.push(all_gone(log, Some(seen)));
+    }
     if let Some(last) = listing.segments.last() {
         done.findings.extend(with.choose_witness(log, last.store, dry_run)?);
     }
@@ -196,8 +215,9 @@ pub(crate) fn repair(
     }
     for (index, header) in listing.segments.iter().enumerate() {
         let later = listing.segments.get(index + 1).filter(|later| later.number == header.number + 1);
-        let file = log.open_file(header.number, !dry_run)?;
-        let mut mend = Mender { log, done: &mut done, dry_run, broken };
+        let part = parts.contains(header);
+        let file = if part { log.padded(header.number)? } else { log.open_file(header.number, !dry_run)? };
+        let mut mend = Mender { log, done: &mut done, parts: &parts, dry_run, broken };
         let last = index + 1 == listing.segments.len();
         match mend.segment(header, &file, later, last, with) {
             Ok(surveyed) if last && !dry_run && !broken => {
@@ -209,9 +229,25 @@ pub(crate) fn repair(
         }
     }
     if broken {
-        name_gaps(log, &listing.segments, &mut lost)?;
+        let segments = Segments { headers: listing.segments, parts, ..Segments::default() };
+        name_gaps(log, &segments, &mut lost)?;
+    }
+    if dry_run {
+        lost = remade.leave_out(lost);
     }
     Ok((done, lost))
+}
+
+/// The segments, with those that are put together again in all but writing.
+fn listed(log: &LogDir, parts: &[SegmentHeader]) -> Result<Listing> {
+    let mut listing = log.list()?;
+    log.add_parts(&mut listing, parts);
+    let is_part = |number: u64| parts.iter().any(|part| part.number == number);
+    listing.unusable.retain(|unusable| !is_part(unusable.number));
+    let paths: Vec<_> = parts.iter().map(|part| log.segment_path(part.number)).collect();
+    let of_part = |finding: &Finding| finding.file.as_ref().is_some_and(|file| paths.contains(file));
+    listing.refusals.retain(|finding| finding.kind != FindingKind::BadSegment || !of_part(finding));
+    Ok(listing)
 }
 
 fn heal_header_copy(log: &LogDir, number: u64, at: u64, done: &mut Recovered) -> Result<()> {
@@ -259,6 +295,8 @@ struct Healed {
 struct Mender<'a> {
     log: &'a LogDir,
     done: &'a mut Recovered,
+    /// Segments that are not whole, in a dry run.
+    parts: &'a [SegmentHeader],
     /// Tell what would be done, and change nothing.
     dry_run: bool,
     /// Segments are missing: what looks torn may have been sealed, so nothing is taken away.
@@ -442,7 +480,7 @@ impl Mender<'_> {
         later: Option<&SegmentHeader>,
         witness: Option<Witness>,
     ) -> Error {
-        let mut findings = match name_damage(self.log, surveyed, header, later) {
+        let mut findings = match name_damage(self.log, surveyed, header, later, self.parts) {
             Ok(findings) => findings,
             Err(error) => return error,
         };

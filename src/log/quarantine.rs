@@ -60,6 +60,8 @@ pub(crate) fn keep_file(log: &LogDir, number: u64) -> Result<Option<PathBuf>> {
             let attempt = (0..u32::MAX).find(|attempt| !taken.contains(&name(*attempt))).unwrap_or(0);
             let kept = dir.join(name(attempt));
             log.disk.rename(&path, &kept).map_err(wrap)?;
+            log.disk.sync_dir(&dir).map_err(wrap)?;
+            log.disk.sync_dir(&log.store_dir).map_err(wrap)?;
             Ok(Some(kept))
         }
         Err(error) => Err(Error::io("open", &path, error)),

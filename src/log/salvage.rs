@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::disk::{DiskFile, Padded};
+use crate::disk::DiskFile;
 use crate::error::{Error, Result};
 use crate::finding::{Finding, FindingKind};
 use crate::store_id::StoreId;
@@ -18,18 +18,23 @@ use super::survey::{Chain, Witness, survey};
 use super::tail;
 
 /// Puts every file together again for which that is possible. One that is whole again may tell what its
-/// neighbours need.
-pub(super) fn salvage(log: &LogDir, with: &OpenLog<'_>, dry_run: bool, done: &mut Recovered) -> Result<()> {
+/// neighbours need. A dry run returns the headers that those files would have.
+pub(super) fn salvage(
+    log: &LogDir,
+    with: &OpenLog<'_>,
+    dry_run: bool,
+    done: &mut Recovered,
+) -> Result<Vec<SegmentHeader>> {
     let mut unusable = usize::MAX;
     loop {
         let listing = log.list()?;
         if listing.unusable.len() >= unusable {
-            return Ok(());
+            return Ok(Vec::new());
         }
         unusable = listing.unusable.len();
-        salvage_once(log, &listing, with, dry_run, done)?;
+        let mended = salvage_once(log, &listing, with, dry_run, done)?;
         if dry_run {
-            return Ok(());
+            return Ok(mended);
         }
     }
 }
@@ -40,7 +45,8 @@ fn salvage_once(
     with: &OpenLog<'_>,
     dry_run: bool,
     done: &mut Recovered,
-) -> Result<()> {
+) -> Result<Vec<SegmentHeader>> {
+    let mut mended = Vec::new();
     for unusable in &listing.unusable {
         let header = match unusable.why {
             Unfit::Foreign => None,
@@ -66,6 +72,7 @@ fn salvage_once(
             let finding = Finding::new(FindingKind::CutSegment, what).seq(seq + 1);
             done.findings.push(finding.at(&path, unusable.len));
         }
+        mended.push(header);
         if dry_run {
             done.findings.push(
                 Finding::new(FindingKind::HealedFrame, format!("would be mended: {lacks}")).at(path, 0),
@@ -79,7 +86,7 @@ fn salvage_once(
         done.findings.push(Finding::new(FindingKind::HealedFrame, what).at(path, 0));
         done.quarantined.push(kept);
     }
-    Ok(())
+    Ok(mended)
 }
 
 /// What tells where a segment ended that is put together again. Zeros in the place of what was cut off look
@@ -104,13 +111,11 @@ fn end_of(
     if segments.iter().any(|later| later.number > unusable.number) {
         return Ok(End::Known);
     }
-    let padded = Padded { file: log.open_file(unusable.number, false)?, len: unusable.len };
-    let path = log.segment_path(unusable.number);
-    let surveyed = survey(&mut SegmentReader::new(path, *header, Arc::new(padded)), None, None)?;
+    let surveyed = survey(&mut log.reader_of_part(header)?, None, None)?;
     let is_whole = surveyed.evidence.rest_is_zero
         && surveyed.open_batch.is_none()
         && surveyed.end.offset < unusable.len
-        // Without its header and without a frame, nothing tells that the zeros were ever the log's.
+        // Without its header and without a sound frame, nothing tells that the zeros were ever the log's.
         && (surveyed.has_frames || !matches!(unusable.why, Unfit::Header));
     let witness = newest(witness, tail::of_store(tail::read(log)?, header.store));
     let seen = witness.filter(|witness| witness.seq + 1 >= surveyed.end.seq);
@@ -119,6 +124,16 @@ fn end_of(
         Some(witness) => End::SeenUpTo(witness.seq),
         None => End::Unknown,
     })
+}
+
+/// The headers of files that are no segments as they stand, and of which frames can be read all the same.
+pub(super) fn readable(log: &LogDir, listing: &Listing) -> Result<Vec<SegmentHeader>> {
+    let header = |unusable: &Unusable| match unusable.why {
+        Unfit::Foreign => Ok(None),
+        Unfit::Length(header) => Ok(Some(header)),
+        Unfit::Header => infer_header(log, unusable, &listing.segments),
+    };
+    listing.unusable.iter().filter_map(|unusable| header(unusable).transpose()).collect()
 }
 
 /// What the header must have said: by the first frame, or by the end of the segment before.
@@ -138,11 +153,11 @@ fn infer_header(
     if !possible || unusable.len < FIRST_FRAME + HEADER_LEN as u64 || size > MAX_SEGMENT {
         return Ok(None);
     }
-    let Some((start, created_at)) = first_frame(log, unusable, store)?
-        .map_or_else(|| end_of_predecessor(log, number, segments), |found| Ok(Some(found)))?
-    else {
-        return Ok(None);
+    let start = match first_frame(log, unusable, store)? {
+        None if has_frame(log, unusable, store, size)? => end_of_predecessor(log, number, segments)?,
+        found => found,
     };
+    let Some((start, created_at)) = start else { return Ok(None) };
     Ok(Some(SegmentHeader {
         store,
         number,
@@ -165,6 +180,21 @@ fn first_frame(log: &LogDir, unusable: &Unusable, store: StoreId) -> Result<Opti
         let (seq, previous) = (header.seq, header.previous);
         (Chain { offset: FIRST_FRAME, seq, previous, in_batch: false }, header.appended_at)
     }))
+}
+
+/// Whether the file holds the header of any frame of this segment. One that does not is no trace of it.
+fn has_frame(log: &LogDir, unusable: &Unusable, store: StoreId, size: u64) -> Result<bool> {
+    let header = SegmentHeader {
+        store,
+        number: unusable.number,
+        first_seq: 1,
+        first_retained: 1,
+        size,
+        created_at: 0,
+        previous: 0,
+    };
+    let surveyed = survey(&mut log.reader_of_part(&header)?, None, None)?;
+    Ok(surveyed.has_frames || surveyed.beyond.is_some())
 }
 
 /// Where the segment before ends, if it can be read to its end.

@@ -6,9 +6,10 @@ use crate::store_id::StoreId;
 
 use super::cursor::{Cursor, Horizon, Segments};
 use super::damage::{beyond_finding, cut_batch_finding, known_end, name_damage};
-use super::directory::LogDir;
+use super::directory::{LogDir, Unfit, Unusable};
 use super::open::newest;
 use super::recovery::{Verdict, decide};
+use super::salvage;
 use super::segment::{FIRST_FRAME, SegmentHeader};
 use super::survey::{Sighting, Witness, survey};
 use super::tail;
@@ -36,7 +37,9 @@ impl LogView {
     pub(crate) fn open(log: LogDir, witness: Option<Witness>, live_writer: bool) -> Result<Option<Self>> {
         // Before the list: a writer that goes on meanwhile must not make the witness look ahead of it.
         let tail = tail::read(&log)?;
-        let listing = log.list()?;
+        let mut listing = log.list()?;
+        let parts = salvage::readable(&log, &listing)?;
+        log.add_parts(&mut listing, &parts);
         let mut findings = listing.refusals;
         findings.extend(listing.notes);
         for (number, at) in listing.damaged_copies {
@@ -52,7 +55,7 @@ impl LogView {
         let witness = newest(witness, tail::of_store(tail, active.store));
         let mut view = Self {
             store: active.store,
-            segments: listing.segments.into(),
+            segments: Segments { headers: listing.segments, parts, ..Segments::default() },
             horizon: Horizon { segment: active.number, offset: FIRST_FRAME, seq: active.first_seq },
             proved_seq: active.first_seq,
             findings,
@@ -61,11 +64,36 @@ impl LogView {
             log,
         };
         view.judge(&active, witness, live_writer)?;
+        // One that is longer than it was has lost nothing at its end.
+        let open = |unusable: &&Unusable| {
+            unusable.number >= active.number
+                && !matches!(unusable.why, Unfit::Length(header) if unusable.len > header.size)
+        };
+        let open = listing.unusable.iter().filter(open).map(|unusable| unusable.number);
+        view.tell_open_end(open.collect());
         Ok(Some(view))
     }
 
+    /// Where the newest segment is not whole, what is left does not tell where the log ended.
+    fn tell_open_end(&mut self, unusable: Vec<u64>) {
+        let last = self.last_seq();
+        let paths: Vec<_> = unusable.into_iter().map(|number| self.log.segment_path(number)).collect();
+        for finding in &mut self.findings {
+            if finding.kind == FindingKind::BadSegment
+                && finding.file.as_ref().is_some_and(|file| paths.contains(file))
+            {
+                finding.detail = format!(
+                    "{}; the log is read up to event {last}, and whether more events stood in this file, nothing \
+                     in it tells",
+                    finding.detail
+                );
+            }
+        }
+    }
+
     fn judge(&mut self, active: &SegmentHeader, witness: Option<Witness>, live_writer: bool) -> Result<()> {
-        let mut reader = self.log.reader(active)?;
+        let is_part = self.segments.parts.contains(active);
+        let mut reader = if is_part { self.log.reader_of_part(active)? } else { self.log.reader(active)? };
         let mut surveyed = survey(&mut reader, witness, None)?;
         if live_writer {
             // A frame may have been read while it was being written; then a second look finds it whole.
@@ -104,9 +132,19 @@ impl LogView {
         let path = self.log.segment_path(active.number);
         let row = decide(surveyed.evidence);
         match row.verdict {
+            // What a file that was cut ends in is no unfinished append.
+            Verdict::TornTail | Verdict::DamagedFiller if is_part => {
+                self.findings.extend(name_damage(&self.log, &surveyed, active, None, &self.segments.parts)?);
+            }
             Verdict::Corruption => {
                 if !surveyed.evidence.proof_beyond {
-                    self.findings.extend(name_damage(&self.log, &surveyed, active, None)?);
+                    self.findings.extend(name_damage(
+                        &self.log,
+                        &surveyed,
+                        active,
+                        None,
+                        &self.segments.parts,
+                    )?);
                 }
                 if known_end(active.number, &surveyed).offset > surveyed.end.offset {
                     let what = format!("{}; `synclog verify` names each damage", surveyed.fault.describe());
@@ -163,7 +201,8 @@ impl LogView {
                 if let Some(last) = runs.last_mut() {
                     last.stop_at(start);
                 }
-                runs.push(Cursor::at_segment(self.log.clone(), *header, self.horizon)?);
+                let parts = self.segments.parts.clone();
+                runs.push(Cursor::at_segment_of(self.log.clone(), *header, parts, self.horizon)?);
             }
             before += header.size;
         }

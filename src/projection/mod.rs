@@ -550,5 +550,13 @@ pub(crate) fn id_with_key(db: &Connection, schema: &Schema, key: &str) -> Result
 
 /// Whether a database says that it is the projection of `store`, whatever state it is in otherwise.
 pub(crate) fn names_store(db: &Connection, store: StoreId) -> bool {
-    matches!(meta_value(db, "store_id"), Ok(Some(Value::Text(found))) if found == store.to_string())
+    store_of(db) == Some(store)
+}
+
+/// The store that a database says it is the projection of, whatever state it is in otherwise.
+pub(crate) fn store_of(db: &Connection) -> Option<StoreId> {
+    match meta_value(db, "store_id") {
+        Ok(Some(Value::Text(found))) => found.parse().ok(),
+        _ => None,
+    }
 }

@@ -20,6 +20,8 @@ const SECTOR: usize = 512;
 const SECTORS: usize = SIZE / SECTOR;
 pub(super) const FIRST_FRAME: usize = 8192;
 pub(super) const HEADER: usize = 48;
+/// By how many bytes files are made longer.
+const LONGER: [usize; 6] = [1, 7, 48, 512, 4096, 8192];
 pub(super) const LIMITS: Limits = Limits { first_segment: SIZE as u64, max_segment: SIZE as u64 };
 
 /// A frame of the reference log, read by the format's specification and not by the product.
@@ -218,8 +220,11 @@ pub(super) enum Kind {
     PageZeroed,
     SectorsSwapped,
     Truncated,
+    Lengthened,
     Emptied,
+    Noise,
     Removed,
+    SeveralRemoved,
     CopiedOverAnother,
     ExtraNumber,
     NamesSwapped,
@@ -228,7 +233,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 17] = [
         Self::BitInHeader,
         Self::BitInFrame,
         Self::BitInFiller,
@@ -236,8 +241,11 @@ impl Kind {
         Self::PageZeroed,
         Self::SectorsSwapped,
         Self::Truncated,
+        Self::Lengthened,
         Self::Emptied,
+        Self::Noise,
         Self::Removed,
+        Self::SeveralRemoved,
         Self::CopiedOverAnother,
         Self::ExtraNumber,
         Self::NamesSwapped,
@@ -254,8 +262,11 @@ impl Kind {
             Self::PageZeroed => "4 KiB zeroed",
             Self::SectorsSwapped => "two sectors swapped",
             Self::Truncated => "segment cut to a length",
+            Self::Lengthened => "segment lengthened",
             Self::Emptied => "segment all zeros",
+            Self::Noise => "segment all noise",
             Self::Removed => "segment removed",
+            Self::SeveralRemoved => "segments removed",
             Self::CopiedOverAnother => "copied over another",
             Self::ExtraNumber => "copied to a new number",
             Self::NamesSwapped => "names swapped",
@@ -273,7 +284,9 @@ impl Kind {
             Self::PageZeroed => SEGMENTS * SIZE / 4096,
             Self::SectorsSwapped => pairs(SEGMENTS * SECTORS),
             Self::Truncated => SEGMENTS * SIZE,
-            Self::Emptied | Self::Removed | Self::OtherStore => SEGMENTS,
+            Self::Lengthened => SEGMENTS * LONGER.len() * 2,
+            Self::Emptied | Self::Noise | Self::Removed | Self::OtherStore => SEGMENTS,
+            Self::SeveralRemoved => 1 << SEGMENTS,
             Self::CopiedOverAnother | Self::ExtraNumber => SEGMENTS * SEGMENTS,
             Self::NamesSwapped => pairs(SEGMENTS),
             Self::OlderCopy => reference.older.len(),
@@ -328,7 +341,29 @@ impl Kind {
             Self::Truncated => {
                 changes.push((index / SIZE, Some(images[index / SIZE][..index % SIZE].to_vec())));
             }
+            // By zeros, or by bytes of the file itself.
+            Self::Lengthened => {
+                let (segment, how) = (index % SEGMENTS, index / SEGMENTS);
+                let mut image = images[segment].clone();
+                image.resize(SIZE + LONGER[how / 2], 0);
+                if how % 2 == 1 {
+                    image.copy_within(FIRST_FRAME..FIRST_FRAME + LONGER[how / 2], SIZE);
+                }
+                changes.push((segment, Some(image)));
+            }
             Self::Emptied => changes.push((index, Some(vec![0; SIZE]))),
+            Self::Noise => {
+                let mut rng = Rng::new(index as u64);
+                changes.push((index, Some((0..SIZE).map(|_| rng.next() as u8).collect())));
+            }
+            // Several of them, and not all: where none is left, readers have nothing to judge by.
+            Self::SeveralRemoved => {
+                let gone = (0..SEGMENTS).filter(|segment| index >> segment & 1 == 1);
+                if !(2..SEGMENTS).contains(&gone.clone().count()) {
+                    return None;
+                }
+                changes.extend(gone.map(|segment| (segment, None)));
+            }
             Self::Removed => changes.push((index, None)),
             Self::CopiedOverAnother => {
                 changes.push((index % SEGMENTS, Some(images[index / SEGMENTS].clone())));

@@ -353,8 +353,9 @@ impl Case<'_> {
         if lost.is_empty() && self.is_whole() {
             return self.whole(&done, End::HealedByRepair, &before, &last);
         }
-        // Rows brought back all that they know of; that there may have been more is told.
-        let behind = self.beside.rows.is_some() && !last.lost.iter().any(|seq| self.is_proved(*seq));
+        // All that rows or the file `tail` know of is there; that there may have been more is told.
+        let behind = (self.beside.rows.is_some() || self.beside.tail)
+            && !last.lost.iter().any(|seq| self.is_proved(*seq));
         let cut = done.findings.iter().find(|finding| finding.kind == FindingKind::CutSegment);
         if lost.is_empty()
             && behind

@@ -41,7 +41,7 @@ fn give_up(disk: &SimDisk, witness: Option<Witness>, context: &str) -> crate::Re
     if lost.is_empty() {
         return Ok(false);
     }
-    let Some(plan) = loss::plan(&log, witness)? else {
+    let Some(plan) = loss::plan(&log, witness, None)? else {
         assert!(log.list()?.segments.is_empty(), "{context}: cannot be given up: {lost:?}");
         return Ok(false);
     };

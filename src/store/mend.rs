@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::finding::Finding;
 use crate::lock::{WriterLock, writer_lives};
+use crate::log::damage::all_gone;
 use crate::log::deletion::{Deletion, Reason};
 use crate::log::directory::LogDir;
 use crate::log::loss;
@@ -110,7 +111,8 @@ impl<E: Event> Store<E> {
             crate::disk::absolute(dir.as_ref()).map_err(|error| Error::io("resolve", dir.as_ref(), error))?;
         let mut log = LogDir::new(Arc::new(RealDisk), &dir);
         let found = open::contents(&log)?;
-        if found != open::Contents::Store {
+        // Where the whole log is gone, rows may prove what was in it.
+        if !matches!(found, open::Contents::Store | open::Contents::LogMissing) {
             return Err(open::no_store(&log, &found, false));
         }
         let lock =
@@ -145,6 +147,9 @@ impl<E: Event> Store<E> {
             unread: None,
         };
         let (mut done, mut lost) = crate::log::open::repair(&log, &mut with, dry_run)?;
+        if found == open::Contents::LogMissing && done.healed_events == 0 && lost.is_empty() {
+            lost.push(all_gone(&log, None)); // no row and no witness tells what was in it
+        }
         let settled = !dry_run || done.healed_events == 0;
         let two_histories = match LogView::open(log.clone(), None, false)? {
             Some(view) => {
@@ -164,7 +169,7 @@ impl<E: Event> Store<E> {
         let acceptable = if lost.is_empty() || !settled || two_histories {
             None
         } else {
-            loss::plan(&log, peeked.witness)?.map(|plan| plan.events())
+            loss::plan(&log, peeked.witness, peeked.store())?.map(|plan| plan.events())
         };
         drop(lock);
         if trust_log && !dry_run && lost.is_empty() {
@@ -203,7 +208,7 @@ impl<E: Event> Store<E> {
         // Looked at again under this lock: somebody may have mended it meanwhile.
         let store = log.list()?.segments.last().map(|header| header.store);
         let peeked = open::peek(&dir, &schema, store, options.projection_wait, Fallback::ReadWrite);
-        let plan = loss::plan(&log, peeked.witness)?;
+        let plan = loss::plan(&log, peeked.witness, peeked.store())?;
         let Some(plan) = plan.filter(|plan| plan.events() == events && peeked.unread.is_none()) else {
             return Ok(report);
         };

@@ -7,12 +7,13 @@ use std::time::Duration;
 use crate::disk::{self, Disk, FileIdentity};
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::finding::{Finding, FindingKind};
 use crate::lock::WriterLock;
+use crate::log::damage::all_gone;
 use crate::log::directory::LogDir;
 use crate::log::heal::{Donor, NoDonor};
 use crate::log::open::{self as log_open, OpenLog, Recovered, Unread};
 use crate::log::survey::Witness;
+use crate::log::tail;
 use crate::log::writer::LogWriter;
 use crate::projection::schema::Schema;
 use crate::projection::{self, Connection, Trouble};
@@ -82,9 +83,8 @@ pub(crate) fn no_store(log: &LogDir, found: &Contents, create: bool) -> Error {
     let dir = log.store_dir.clone();
     match found {
         Contents::LogMissing => {
-            let what = "the rest of a store is here, but no log; put the directory `log` back from a copy";
-            let finding = Finding::new(FindingKind::MissingSegment, what).file(log.log_dir());
-            Error::Damaged { dir, findings: vec![finding] }
+            let seen = tail::read(log).ok().flatten().map(|(_, witness)| witness);
+            Error::Damaged { dir, findings: vec![all_gone(log, seen)] }
         }
         Contents::Other if create => Error::NotEmpty { dir },
         _ => Error::NoStore { dir },
@@ -128,6 +128,11 @@ pub(super) struct Peeked {
 }
 
 impl Peeked {
+    /// The store that the database is the projection of.
+    pub(super) fn store(&self) -> Option<StoreId> {
+        self.db.as_ref().and_then(projection::store_of)
+    }
+
     /// The witness, where the database belongs to the store whose log this is.
     pub(super) fn witness_for(&self, log: &LogDir) -> Result<Option<Witness>> {
         let store = log.list()?.segments.last().map(|header| header.store);

@@ -15,9 +15,12 @@ use crate::event::Event;
 use crate::finding::Finding;
 use crate::lock;
 use crate::log::cursor::{Cursor, Entry};
+use crate::log::damage::all_gone;
 use crate::log::deletion::Deletion;
 use crate::log::directory::LogDir;
+use crate::log::open::newest;
 use crate::log::survey::Sighting;
+use crate::log::tail;
 use crate::log::view::LogView;
 use crate::log::writer::Position;
 use crate::projection::schema::Schema;
@@ -115,10 +118,12 @@ impl<E: Event> Reader<E> {
             let Some(mut view) = view else {
                 let found = contents(&log)?;
                 if found == super::open::Contents::Store {
-                    let findings = log.list()?.refusals;
+                    let mut findings = log.list()?.refusals;
                     if findings.is_empty() && attempts < 10 {
                         continue; // it was made while this looked
                     }
+                    let own = tail::read(&log)?.map(|(_, witness)| witness);
+                    findings.push(all_gone(&log, newest(peeked.witness, own)));
                     return Err(Error::Damaged { dir, findings });
                 }
                 return Err(no_store(&log, &found, false));
