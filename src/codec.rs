@@ -39,15 +39,13 @@ pub(crate) struct Unread {
     pub(crate) reason: String,
     /// It is of a kind and version that this program knows.
     pub(crate) known: bool,
+    /// Its idempotency key, which stands before what cannot be read.
+    pub(crate) key: Option<String>,
 }
 
 impl Unread {
-    fn unknown(reason: String) -> Self {
-        Self { reason, known: false }
-    }
-
-    fn unreadable(error: &Error) -> Self {
-        Self { reason: error.to_string(), known: true }
+    fn unreadable(error: &Error, key: Option<String>) -> Self {
+        Self { reason: error.to_string(), known: true, key }
     }
 
     /// Why it has no row, in the table of absent ones.
@@ -158,15 +156,16 @@ impl Known {
 /// The event in a frame whose checksums fit.
 pub(crate) fn decode<E: Event>(header: &Header, payload: &[u8]) -> Decoded<E> {
     if let Some(reason) = Known::of::<E>().lacks(header) {
-        return Decoded::Unread(Unread::unknown(reason));
+        let key = split(header, payload).and_then(|(key, _)| key);
+        return Decoded::Unread(Unread { reason, known: false, key });
     }
     let Some((key, own)) = split(header, payload) else {
         let error = Error::codec("its salt or idempotency key cannot be read");
-        return Decoded::Unread(Unread::unreadable(&error));
+        return Decoded::Unread(Unread::unreadable(&error, None));
     };
     match application::decode(header.version, own) {
         Ok(event) => Decoded::Event { event, key },
-        Err(error) => Decoded::Unread(Unread::unreadable(&error.of_event(header.seq))),
+        Err(error) => Decoded::Unread(Unread::unreadable(&error.of_event(header.seq), key)),
     }
 }
 
@@ -178,30 +177,26 @@ pub(crate) fn row<E: Event>(
 ) -> std::result::Result<Row, Unread> {
     match decode::<E>(header, payload) {
         Decoded::Event { event, key } => {
-            let row = row_of(header.seq, &event, key, raw, payload);
+            let values = application::to_row(&event)
+                .and_then(|values| faithful::fits(&E::TABLE, &values).map(|()| values));
             application::discard(event);
-            row.map_err(|error| Unread::unreadable(&error.of_event(header.seq)))
+            match values {
+                Ok(values) => Ok(Row { seq: header.seq, values, key, frame: keep(raw, payload) }),
+                Err(error) => Err(Unread::unreadable(&error.of_event(header.seq), key)),
+            }
         }
         Decoded::Unread(unread) => Err(unread),
     }
 }
 
-/// The row of an event: `raw` is its frame's header, `payload` its whole payload.
-pub(crate) fn row_of<E: Event>(
-    seq: u64,
-    event: &E,
-    key: Option<String>,
-    raw: &[u8; HEADER_LEN],
-    payload: &[u8],
-) -> Result<Row> {
+/// What a row keeps of its event's frame: `raw` is the frame's header, `payload` its whole payload.
+fn keep(raw: &[u8; HEADER_LEN], payload: &[u8]) -> FrameKeep {
     let mut frame: FrameKeep = [0; HEADER_LEN + SALT_LEN];
     frame[..HEADER_LEN].copy_from_slice(raw);
     // An event that was decoded has its salt.
     let salt = &payload[..SALT_LEN.min(payload.len())];
     frame[HEADER_LEN..HEADER_LEN + salt.len()].copy_from_slice(salt);
-    let values = application::to_row(event)?;
-    faithful::fits(&E::TABLE, &values)?;
-    Ok(Row { seq, values, key, frame })
+    frame
 }
 
 /// When the event of a row was appended, where the row still tells.

@@ -172,6 +172,23 @@ pub enum Error {
         /// What its panic said.
         reason: String,
     },
+    /// The store holds events of another type. Nothing of it was touched.
+    OtherEvents {
+        /// The directory of the store.
+        dir: PathBuf,
+        /// The [`Event::KIND`](crate::Event::KIND) of its events.
+        found: u16,
+        /// That of the type that it was opened for.
+        expected: u16,
+    },
+    /// The idempotency key belongs to an event that this program cannot read, so that nobody can tell whether
+    /// the append repeats it.
+    KeyUnreadable {
+        /// The key.
+        key: String,
+        /// The event it belongs to.
+        seq: u64,
+    },
     /// The event type's own code panicked; the store and the handle go on.
     Application {
         /// The function of [`Event`](crate::Event), or `clone`, `eq`.
@@ -253,6 +270,8 @@ impl Error {
             | Self::Codec { .. }
             | Self::Application { .. }
             | Self::KeyConflict { .. }
+            | Self::KeyUnreadable { .. }
+            | Self::OtherEvents { .. }
             | Self::KeysUnavailable { .. }
             | Self::SourceZone { .. }
             | Self::Dead { .. }
@@ -281,7 +300,8 @@ impl Error {
             Self::NoStore { dir }
             | Self::NotEmpty { dir }
             | Self::Damaged { dir, .. }
-            | Self::PositionDiffers { dir, .. } => Some(dir),
+            | Self::PositionDiffers { dir, .. }
+            | Self::OtherEvents { dir, .. } => Some(dir),
             Self::Locked { path, .. }
             | Self::Io { path, .. }
             | Self::NewerFormat { path, .. }
@@ -306,7 +326,9 @@ impl Error {
     /// The first seq that the error is about, where one is known.
     pub fn seq(&self) -> Option<u64> {
         match self {
-            Self::KeyConflict { seq, .. } | Self::PositionDiffers { seq, .. } => Some(*seq),
+            Self::KeyConflict { seq, .. }
+            | Self::KeyUnreadable { seq, .. }
+            | Self::PositionDiffers { seq, .. } => Some(*seq),
             Self::Application { seq, .. } => *seq,
             Self::SourceZone { offset, .. } => Some(offset.seq),
             Self::Damaged { findings, .. } => findings.iter().find_map(|finding| finding.seq),
@@ -393,6 +415,17 @@ impl fmt::Display for Error {
                 f,
                 "the store was opened by process {opened_by}, and this is a child that was forked from it: only the \
                  parent can use what was opened before the fork"
+            ),
+            Self::OtherEvents { dir, found, expected } => write!(
+                f,
+                "the store in {} holds events of kind {found}, and was to be opened for those of kind {expected}: \
+                 open it with the program that made it",
+                dir.display()
+            ),
+            Self::KeyUnreadable { key, seq } => write!(
+                f,
+                "the idempotency key {key:?} belongs to event {seq}, which this program cannot read: append with a \
+                 program that knows it, or under another key"
             ),
             Self::Application { function, seq, reason } => {
                 write!(f, "`{function}` of the event type panicked, which is a fault of the application")?;

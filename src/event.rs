@@ -150,8 +150,9 @@ pub struct Table {
 /// its row. (A program that is built to abort on panics ends all the same.)
 pub trait Event: Clone + Debug + PartialEq + Send + Sync + 'static {
     /// The number of this event type, kept in every frame. 1 is [`SyncEvent`](crate::SyncEvent), 0 is refused;
-    /// an application picks its own. A store is of one event type: events of others stay in its log and have
-    /// no rows.
+    /// an application picks its own and keeps it. A store is of one event type, that of the oldest event in its
+    /// log: for another one it is not opened ([`Error::OtherEvents`]), not even for reading. Events of others
+    /// that older versions of synclog have let in stay in its log and have no rows.
     const KIND: u16;
     /// The version of the encoding that is written today. Starts at 1; 0 is refused.
     const VERSION: u16;

@@ -23,6 +23,7 @@ use crate::log::view::LogView;
 use crate::projection::rebuild::Rebuild;
 use crate::projection::row::Row;
 use crate::projection::schema::Schema;
+use crate::projection::unread;
 use crate::projection::{Applied, Changes, Connection, LOST, Projection, Step, Trouble, compare};
 use crate::store_id::StoreId;
 use crate::threads;
@@ -179,6 +180,7 @@ fn gather_steps<E: Event>(cursor: &mut Cursor, steps: usize) -> Result<Option<St
                     Err(unread) => {
                         stretch.step.absent.push((header.seq, header.seq, unread.word()));
                         stretch.findings.push(unread.finding(header.seq));
+                        stretch.step.unread_keys.extend(unread.key.map(|key| (header.seq, key)));
                     }
                 }
             }
@@ -416,6 +418,8 @@ pub(crate) struct Differences {
     pub(crate) unknown: Vec<i64>,
     /// Ids of rows of events that were erased.
     pub(crate) erased: Vec<i64>,
+    /// Events without rows whose idempotency keys are not kept as they should be.
+    pub(crate) keys: Vec<u64>,
 }
 
 /// Compares one stretch with the rows from `floor` up to the stretch's last seq.
@@ -450,7 +454,8 @@ pub(crate) fn compare_stretch(
         }
         from = last + 1;
     }
-    Ok(Differences { rows, unknown, erased })
+    let keys = unread::differing(db, floor, ceiling, &stretch.step.unread_keys)?;
+    Ok(Differences { rows, unknown, erased, keys })
 }
 
 /// Compares every row with its event, both ways, and heals what differs.
@@ -538,12 +543,15 @@ fn heal_stretch(
             .chain(stretch.step.deleted)
             .collect(),
         unknown: differences.unknown,
+        unread_keys: stretch.step.unread_keys,
+        wrong_keys: differences.keys,
         applied: newest,
     };
     if step.rows.is_empty()
         && step.unknown.is_empty()
         && step.deleted.is_empty()
         && step.absent.is_empty()
+        && step.wrong_keys.is_empty()
         && newest.is_none()
     {
         return Ok(());

@@ -346,10 +346,11 @@ fn p12_a_panic_where_keys_are_compared_ends_that_call_alone() {
             set::<4>(WELL, 0);
             assert_eq!(store.append_with_key(odd(UNLUCKY), "k").unwrap().seq, 1);
         }
-        // Nobody can say any more what the key stands for.
+        // Nobody can say any more whether the append repeats that event.
         if reopened {
             set::<4>(DECODE_PANICS, 1);
             let error = store.append_with_key(odd(UNLUCKY), "k").unwrap_err();
+            assert!(matches!(&error, Error::KeyUnreadable { seq: 1, .. }), "{error}");
             assert_eq!(error.outcome(), Outcome::NotWritten, "{error}");
             set::<4>(WELL, 0);
         }

@@ -273,3 +273,165 @@ fn copy_store(from: &std::path::Path, to: &std::path::Path) {
         }
     }
 }
+
+/// The readings of another kind of thermometer: another type, whose table has the same name.
+#[derive(Clone, Debug, PartialEq)]
+struct Stranger(OldReading);
+
+impl Event for Stranger {
+    const KIND: u16 = 701;
+    const VERSION: u16 = 1;
+    const TABLE: Table = OldReading::TABLE;
+
+    fn prepare(&mut self, now: Timestamp) -> Result<(), Error> {
+        self.0.prepare(now)
+    }
+
+    fn encode(&self, version: u16) -> Result<Vec<u8>, Error> {
+        self.0.encode(version)
+    }
+
+    fn decode(version: u16, payload: &[u8]) -> Result<Self, Error> {
+        OldReading::decode(version, payload).map(Self)
+    }
+
+    fn to_row(&self) -> Vec<Value> {
+        self.0.to_row()
+    }
+
+    fn from_row(row: &[Value]) -> Result<Self, Error> {
+        OldReading::from_row(row).map(Self)
+    }
+}
+
+fn bytes(dir: &std::path::Path) -> std::collections::BTreeMap<std::path::PathBuf, Vec<u8>> {
+    let mut files = std::collections::BTreeMap::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(bytes(&path));
+        } else if !path.to_string_lossy().ends_with("-shm") {
+            let found = std::fs::read(&path).unwrap();
+            // SQLite makes an empty one even where it only reads.
+            if !(path.to_string_lossy().ends_with("-wal") && found.is_empty()) {
+                files.insert(path, found);
+            }
+        }
+    }
+    files
+}
+
+#[test]
+fn a_store_of_another_event_type_is_refused_before_anything_of_it_is_touched() {
+    let small = || Options::default().segment_bytes(16 * 1024, 16 * 1024);
+    let with_events = |dir: &std::path::Path| {
+        let store = Store::<OldReading>::open(dir, small()).unwrap();
+        (0..1000).for_each(|number| drop(store.append_all([OldReading(number)])));
+        store.close().unwrap();
+        assert!(std::fs::read_dir(dir.join("log")).unwrap().count() > 2);
+    };
+    let without_events = |dir: &std::path::Path| {
+        Store::<OldReading>::open(dir, small()).unwrap().close().unwrap();
+    };
+    let without_database = |dir: &std::path::Path| {
+        with_events(dir);
+        std::fs::remove_file(dir.join("synclog.db")).unwrap();
+    };
+    // The oldest segment says nothing any more; the others do.
+    let with_damage = |dir: &std::path::Path| {
+        with_events(dir);
+        let path = dir.join("log").join("00000000000000000001.seg");
+        let mut segment = std::fs::read(&path).unwrap();
+        segment[8192..8240].fill(0x55);
+        std::fs::write(path, segment).unwrap();
+    };
+    let with_a_segment_of_its_own = |dir: &std::path::Path| {
+        with_events(dir);
+        let other = tempfile::tempdir().unwrap();
+        let store = Store::<Stranger>::open(other.path(), small()).unwrap();
+        store.append(Stranger(OldReading(1))).unwrap();
+        store.close().unwrap();
+        let first = std::path::Path::new("log").join("00000000000000000001.seg");
+        std::fs::copy(other.path().join(&first), dir.join(first)).unwrap();
+    };
+    let makers: [&dyn Fn(&std::path::Path); 5] =
+        [&with_events, &without_events, &without_database, &with_damage, &with_a_segment_of_its_own];
+    for (case, make) in makers.into_iter().enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        make(dir);
+        let before = bytes(dir);
+        let refused = |result: Result<(), Error>, what: &str| {
+            assert!(
+                matches!(&result, Err(Error::OtherEvents { found: 700, expected: 701, .. })),
+                "{case}, {what}: {result:?}"
+            );
+            assert!(bytes(dir) == before, "{case}, {what}: nothing was touched");
+        };
+        refused(Store::<Stranger>::open(dir, small()).map(drop), "open");
+        refused(Store::<Stranger>::open(dir, small().projection(false)).map(drop), "open without rows");
+        refused(Reader::<Stranger>::open(dir).map(drop), "read");
+        refused(Reader::<Stranger>::verify(dir, true, |_| {}).map(drop), "verify the log");
+        refused(Reader::<Stranger>::verify(dir, false, |_| {}).map(drop), "verify");
+        for flag in [false, true] {
+            refused(Store::<Stranger>::replay(dir, small(), flag).map(drop), "replay");
+            refused(Store::<Stranger>::repair(dir, small(), flag, false).map(drop), "repair");
+        }
+        refused(Store::<Stranger>::accept_loss(dir, small(), 1).map(drop), "accept a loss");
+        if case < 3 {
+            Store::<OldReading>::open(dir, small()).unwrap().close().unwrap();
+        }
+    }
+}
+
+#[test]
+fn keys_count_also_where_the_event_is_not_understood() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let new = Store::<Reading>::open(dir, Options::default()).unwrap();
+    new.append_with_key(reading("roof", 215), "of the newer").unwrap();
+    new.append(reading("roof", 216)).unwrap();
+    new.close().unwrap();
+    let taken = |store: &Store<OldReading>| {
+        let error = store.append_with_key(OldReading(5), "of the newer").unwrap_err();
+        assert!(matches!(&error, Error::KeyUnreadable { key, seq: 1 } if key == "of the newer"), "{error}");
+        assert_eq!((error.outcome(), error.seq()), (synclog::Outcome::NotWritten, Some(1)));
+        assert_eq!(store.append_with_key(OldReading(6), "of the older").unwrap().seq, 3);
+    };
+    let verify = || {
+        let mut findings = Vec::new();
+        Reader::<OldReading>::verify(dir, false, |finding| findings.push(finding)).unwrap();
+        findings.retain(|finding| finding.kind != FindingKind::UnknownEvent);
+        findings
+    };
+    let open = || {
+        let store = Store::<OldReading>::open(dir, Options::default()).unwrap();
+        assert!(store.wait_projected(std::time::Duration::from_mins(1)));
+        store
+    };
+    taken(&open());
+    taken(&open());
+    for rebuild in [false, true] {
+        Store::<OldReading>::replay(dir, Options::default(), rebuild).unwrap();
+        taken(&open());
+    }
+    std::fs::remove_file(dir.join("synclog.db")).unwrap();
+    taken(&open());
+    assert_eq!(verify(), []);
+    // What was kept of it is compared and mended like a row.
+    for sql in ["DELETE FROM synclog_unread_keys", "UPDATE synclog_unread_keys SET key = 'another'"] {
+        rusqlite::Connection::open(dir.join("synclog.db")).unwrap().execute_batch(sql).unwrap();
+        let found = verify();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!((found[0].kind, found[0].seq), (FindingKind::RowDiffers, Some(1)));
+        assert_eq!(found[0].column.as_deref(), Some("idempotency_key"));
+        Store::<OldReading>::replay(dir, Options::default(), false).unwrap();
+        assert_eq!(verify(), []);
+        taken(&open());
+    }
+    // Whoever understands the event finds it repeated.
+    let new = Store::<Reading>::open(dir, Options::default()).unwrap();
+    assert!(new.wait_projected(std::time::Duration::from_mins(1)));
+    assert_eq!(new.append_with_key(reading("roof", 215), "of the newer").unwrap().seq, 1);
+    assert_eq!(new.last_seq(), 3);
+}

@@ -89,7 +89,8 @@ pub(crate) fn run(global: &Global, args: &AppendArgs, out: &mut Out) -> Result<E
     };
     let receipt = appended.map_err(|error| {
         let outcome = error.outcome();
-        let conflict = matches!(error, synclog::Error::KeyConflict { .. });
+        let conflict =
+            matches!(error, synclog::Error::KeyConflict { .. } | synclog::Error::KeyUnreadable { .. });
         let stop = Stop::from(error);
         if conflict { stop } else { ended(stop, outcome) }
     })?;

@@ -27,6 +27,8 @@ pub(crate) enum Exit {
     Locked,
     /// 13: the store was written by a newer program.
     NewerFormat,
+    /// 14: the store holds events of another type.
+    OtherEvents,
     /// 130 and 143: ended by SIGINT or SIGTERM.
     Signal(i32),
 }
@@ -44,6 +46,7 @@ impl Exit {
             Self::NoStore => 10,
             Self::Locked => 11,
             Self::NewerFormat => 13,
+            Self::OtherEvents => 14,
             Self::Signal(number) => u8::try_from(128 + number).unwrap_or(1),
         }
     }
@@ -60,7 +63,12 @@ impl Exit {
             Self::Failure => 2,
             Self::Differs => 3,
             Self::Damaged => 4,
-            Self::Usage | Self::NoStore | Self::Locked | Self::NewerFormat | Self::Signal(_) => 5,
+            Self::Usage
+            | Self::NoStore
+            | Self::Locked
+            | Self::NewerFormat
+            | Self::OtherEvents
+            | Self::Signal(_) => 5,
         }
     }
 }
@@ -147,6 +155,10 @@ impl From<Error> for Stop {
             Error::NotEmpty { .. } => (Exit::NoStore, Some("name an empty directory with --dir".into())),
             Error::Locked { .. } => (Exit::Locked, Some("--wait sets how long to wait".into())),
             Error::NewerFormat { .. } => (Exit::NewerFormat, None),
+            Error::OtherEvents { .. } => (
+                Exit::OtherEvents,
+                Some("nothing was touched; name the directory of a history of sync runs with --dir".into()),
+            ),
             Error::Damaged { .. } => (
                 Exit::Damaged,
                 Some("`synclog repair --dry-run` tells what can be brought back, and changes nothing".into()),

@@ -23,10 +23,13 @@ pub(crate) fn run(global: &Global, out: &mut Out) -> Result<Exit, Stop> {
     let lag = applied.map(|applied| reader.last_seq().saturating_sub(applied));
     let verdict = judge(reader, &database, lag, &missing);
     let output = global.output();
+    // What keeps this from being known is told beside it, as the database's own trouble.
+    let unread = reader.unread_events().unwrap_or_default();
     let findings: Vec<_> = reader
         .findings()
         .iter()
         .chain(reader.damage())
+        .chain(&unread)
         .map(|found| serde_json::to_value(finding(found)).unwrap_or_default())
         .collect();
     let mut fields = Fields::new()
@@ -58,7 +61,7 @@ pub(crate) fn run(global: &Global, out: &mut Out) -> Result<Exit, Stop> {
         }
         Output::Table => {
             out.text(&fields.lines())?;
-            for found in reader.findings().iter().chain(reader.damage()) {
+            for found in reader.findings().iter().chain(reader.damage()).chain(&unread) {
                 out.line(&format!("finding: {}", super::text::escape(&found.to_string())))?;
             }
             if let Some(report) = reader.last_open_report() {

@@ -260,6 +260,7 @@ impl Answers<'_> {
         if let Error::Invalid { .. }
         | Error::TooLarge { .. }
         | Error::KeyConflict { .. }
+        | Error::KeyUnreadable { .. }
         | Error::Codec { .. } = error
         {
             return self.reject(line, &error.to_string());

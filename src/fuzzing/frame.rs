@@ -103,8 +103,8 @@ fn event_payload(seed: &Seed, offset: u64, data: &[u8]) {
     if let Decoded::Event { event, key } = codec::decode::<SyncEvent>(&header, payload) {
         // What can be decoded gives its bytes again, through a row as well.
         let head: [u8; HEADER_LEN] = raw[..HEADER_LEN].try_into().unwrap_or([0; HEADER_LEN]);
-        let row = codec::row_of(header.seq, &event, key.clone(), &head, payload)
-            .unwrap_or_else(|error| panic!("{error}"));
+        let row = codec::row::<SyncEvent>(&header, &head, payload)
+            .unwrap_or_else(|unread| panic!("{}", unread.reason));
         let again: SyncEvent = crate::Event::from_row(&row.values).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(again, event);
         let (kept, bytes) = codec::frame_again(&again, key.as_deref(), &row.frame)

@@ -205,6 +205,7 @@ pub(crate) mod cursor;
 pub(crate) mod damage;
 pub(crate) mod deletion;
 pub(crate) mod directory;
+pub(crate) mod event_kind;
 pub(crate) mod fork;
 pub(crate) mod frame;
 #[cfg(test)]

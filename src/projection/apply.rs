@@ -8,7 +8,7 @@ use crate::time::Timestamp;
 
 use super::row::Row;
 use super::schema::Schema;
-use super::{Applied, Trouble, compare, write_applied};
+use super::{Applied, Trouble, compare, unread, write_applied};
 
 /// The reason why events have no rows that were lost and given up.
 pub(crate) const LOST: &str = "lost";
@@ -27,6 +27,10 @@ pub(crate) struct Step {
     pub(crate) deleted: Vec<(u64, u64)>,
     /// Ids of rows that no event explains.
     pub(crate) unknown: Vec<i64>,
+    /// Idempotency keys of events that cannot be read, by seq.
+    pub(crate) unread_keys: Vec<(u64, String)>,
+    /// Events whose keys are kept among these and should not be, or not so.
+    pub(crate) wrong_keys: Vec<u64>,
     /// Where the rows stand after this step; `None` when old rows are healed.
     pub(crate) applied: Option<Applied>,
 }
@@ -56,11 +60,12 @@ pub(crate) fn apply_in(
     let (columns, marks) = (schema.columns.join(", "), marks.join(", "));
     let mut insert =
         db.prepare_cached(&format!("INSERT OR IGNORE INTO {} ({columns}) VALUES ({marks})", schema.table))?;
+    let old = step.rows.first().is_some_and(|row| row.seq <= before.seq);
+    let keys = old && unread::exists(db)?;
     for row in &step.rows {
         if row.seq <= before.seq {
             // It was passed over once, perhaps by a program that could not read its event.
-            let sql = "DELETE FROM synclog_absent WHERE first = ?1 AND last = ?1 AND reason IN (?2, ?3)";
-            db.prepare_cached(sql)?.execute(params![row.seq as i64, UNKNOWN, UNREADABLE])?;
+            unread::is_read(db, schema, row.seq, keys)?;
         }
         row.bind(&mut insert)?;
         if insert.raw_execute()? == 1 {
@@ -94,6 +99,7 @@ pub(crate) fn apply_in(
     for (first, last) in &step.deleted {
         delete.execute(params![*first as i64, *last as i64])?;
         absent.execute(params![*first as i64, *last as i64, "deleted"])?;
+        unread::forget(db, *first, *last)?;
     }
     for (first, last, reason) in &step.absent {
         let (from, to) = (*first as i64, *last as i64);
@@ -102,11 +108,17 @@ pub(crate) fn apply_in(
             // It was made by a program that could read the event.
             UNKNOWN | UNREADABLE => {
                 changes.set_aside += clear(db, schema, from, to, "this program cannot read its event")?;
+                unread::pass_over(db, schema)?;
             }
             _ => {}
         }
         absent.execute(params![*first as i64, *last as i64, reason])?;
     }
+    for seq in &step.wrong_keys {
+        unread::forget(db, *seq, *seq)?;
+    }
+    changes.replaced += step.wrong_keys.len() as u64;
+    unread::keep(db, &step.unread_keys)?;
     if let Some(applied) = step.applied {
         write_applied(db, schema, applied)?;
     }

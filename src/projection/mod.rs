@@ -13,6 +13,7 @@ pub(crate) mod query;
 pub(crate) mod rebuild;
 pub(crate) mod row;
 pub(crate) mod schema;
+pub(crate) mod unread;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,6 +36,11 @@ use schema::{PROJECTION_VERSION, Schema};
 
 /// SQLite from 3.7.0 to 3.51.2 could damage a WAL that was reset by two connections at once.
 const LEAST_SQLITE: i32 = 3_051_003;
+
+/// The event type of the rows, and the newest version of it that whoever made them knew. Only hints: older
+/// databases lack them.
+const EVENT_KIND: &str = "event_kind";
+const EVENT_VERSION: &str = "event_version";
 
 /// What keeps the projection from being used.
 #[derive(Clone, Debug)]
@@ -272,12 +278,15 @@ pub(crate) fn check(
     }
 }
 
-fn write_applied(db: &Connection, schema: &Schema, applied: Applied) -> rusqlite::Result<()> {
+fn write_meta(db: &Connection, name: &str, value: i64) -> rusqlite::Result<()> {
     let mut set = db.prepare_cached("INSERT OR REPLACE INTO synclog_meta (name, value) VALUES (?1, ?2)")?;
+    set.execute(params![name, value]).map(drop)
+}
+
+fn write_applied(db: &Connection, schema: &Schema, applied: Applied) -> rusqlite::Result<()> {
     let [seq, sum] = schema.progress;
-    set.execute(params![seq, applied.seq as i64])?;
-    set.execute(params![sum, i64::from(applied.sum)])?;
-    Ok(())
+    write_meta(db, seq, applied.seq as i64)?;
+    write_meta(db, sum, i64::from(applied.sum))
 }
 
 /// Makes tables and identity in an empty database.
@@ -287,6 +296,9 @@ fn initialize(db: &Connection, schema: &Schema, store: StoreId) -> rusqlite::Res
     set.execute(params!["store_id", store.to_string()])?;
     set.execute(params!["projection_version", PROJECTION_VERSION])?;
     set.execute(params!["schema_digest", schema.digest()])?;
+    let (kind, version) = schema.event;
+    write_meta(db, EVENT_KIND, i64::from(kind))?;
+    write_meta(db, EVENT_VERSION, i64::from(version))?;
     write_applied(db, schema, Applied::default())
 }
 
@@ -491,6 +503,16 @@ impl Projection {
         Ok(())
     }
 
+    /// Whether an older program has passed over events that this one may know.
+    pub(crate) fn is_behind(&self) -> Result<bool, Trouble> {
+        unread::is_behind(&self.write, &self.schema)
+    }
+
+    /// Every event that this program knows has been looked at.
+    pub(crate) fn is_abreast(&self) -> Result<(), Trouble> {
+        Ok(unread::pass_over(&self.write, &self.schema)?)
+    }
+
     /// Sets the applied seq without touching rows.
     pub(crate) fn force_applied(&mut self, applied: Applied) -> Result<(), Trouble> {
         write_applied(&self.write, &self.schema, applied)?;
@@ -546,6 +568,17 @@ pub(crate) fn applied_seq_of(db: &Connection, store: StoreId) -> Result<u64, Tro
 pub(crate) fn id_with_key(db: &Connection, schema: &Schema, key: &str) -> Result<Option<i64>, Trouble> {
     let select = format!("SELECT id FROM {} WHERE idempotency_key = ?1 ORDER BY id LIMIT 1", schema.table);
     Ok(db.prepare_cached(&select)?.query_row([key], |row| row.get(0)).optional()?)
+}
+
+/// The event type that a database of `store` was made for, where it says.
+pub(crate) fn event_kind_of(db: &Connection, store: StoreId) -> Option<u16> {
+    if !names_store(db, store) {
+        return None;
+    }
+    match meta_value(db, EVENT_KIND) {
+        Ok(Some(Value::Integer(kind))) => u16::try_from(kind).ok().filter(|kind| *kind != 0),
+        _ => None,
+    }
 }
 
 /// Whether a database says that it is the projection of `store`, whatever state it is in otherwise.

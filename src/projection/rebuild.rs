@@ -25,8 +25,8 @@ use super::foreign::{self, Foreign, put_aside_in, quoted};
 use super::row::Row;
 use super::schema::{PROJECTION_VERSION, REPLACED, SHADOW, Schema};
 use super::{
-    Applied, Changes, Projection, Step, Trouble, beside, make_empty, meta_value, names_store,
-    open_for_reading, open_for_writing, open_new, write_applied,
+    Applied, Changes, EVENT_KIND, Projection, Step, Trouble, beside, make_empty, meta_value, names_store,
+    open_for_reading, open_for_writing, open_new, unread, write_applied,
 };
 
 /// Steps in one transaction: pages are then written once for all of them.
@@ -333,6 +333,8 @@ fn replace(
     }
     let mut set = db.prepare_cached("INSERT OR REPLACE INTO synclog_meta (name, value) VALUES (?1, ?2)")?;
     set.execute(params!["projection_version", PROJECTION_VERSION])?;
+    set.execute(params![EVENT_KIND, schema.event.0])?;
+    unread::forget_read(db, schema)?;
     set.execute(params!["schema_digest", schema.digest()])?;
     write_applied(db, schema, applied)?;
     db.execute("DELETE FROM synclog_meta WHERE name GLOB 'rebuilt_*'", [])?;

@@ -46,6 +46,8 @@ fn create_index(name: &str, table: &str, rest: &str) -> String {
 pub(crate) struct Schema {
     /// The event's table.
     pub(crate) table: &'static str,
+    /// The event type and its version, for whoever opens the database next. 0 where nobody said.
+    pub(super) event: (u16, u16),
     /// All its columns: `id`, the event's own, `idempotency_key`, `frame`.
     pub(crate) columns: Vec<&'static str>,
     /// The table of the seqs that lawfully have no row.
@@ -76,7 +78,7 @@ impl Schema {
         if E::KIND == 0 || E::VERSION == 0 {
             return Err(Error::invalid("event type", "KIND and VERSION start at 1"));
         }
-        Self::new(&E::TABLE)
+        Ok(Self { event: (E::KIND, E::VERSION), ..Self::new(&E::TABLE)? })
     }
 
     /// Checks the names of an event's table and builds the SQL for it. Only names that passed the
@@ -115,7 +117,7 @@ impl Schema {
             indexes.push((index.name.to_owned(), format!("({})", index.columns.join(", "))));
         }
         let progress = ["applied_seq", "applied_sum"];
-        Ok(Self { table: table.name, columns, absent: ABSENT, progress, tables, indexes })
+        Ok(Self { table: table.name, event: (0, 0), columns, absent: ABSENT, progress, tables, indexes })
     }
 
     /// The same rows in tables and indexes of other names, which a rebuild fills beside these.
@@ -133,6 +135,7 @@ impl Schema {
         let indexes = self.indexes.iter().enumerate();
         Self {
             table: SHADOW_ROWS,
+            event: self.event,
             columns: self.columns.clone(),
             absent: SHADOW_ABSENT,
             progress: ["rebuilt_seq", "rebuilt_sum"],

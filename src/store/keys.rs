@@ -1,6 +1,7 @@
 //! Idempotency keys: which event has which key.
 //!
-//! Keys live in the rows. What is durable and not yet a row is remembered here, so that a key is
+//! Keys live in the rows, and those of events that this program cannot read beside them: they count as well, but
+//! nobody can say whether an append repeats such an event. What is durable and not yet a row is remembered here, so that a key is
 //! never missed between the two.
 
 use std::collections::{HashMap, VecDeque};
@@ -14,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::log::writer::Position;
 use crate::projection::schema::Schema;
+use crate::projection::unread;
 use crate::projection::{self, Connection, Trouble};
 use crate::room::Room;
 use crate::store_id::StoreId;
@@ -198,7 +200,7 @@ impl<E: Event> KeyIndex<E> {
         claims.settle(no_row).map(Consulted::Repeated)
     }
 
-    /// The seq of the row that has a key. Somebody may have edited it, so that it acknowledges nothing (P4).
+    /// The seq of the row that has a key, or of the event without a row that has it. Somebody may have edited it, so that it acknowledges nothing (P4).
     fn find_row(&mut self, key: &str, applied: u64) -> Result<Option<u64>> {
         let unavailable = |reason: String| Error::KeysUnavailable { reason };
         if !self.room.is_back() {
@@ -218,9 +220,11 @@ impl<E: Event> KeyIndex<E> {
             }
         }
         let Some(db) = &self.db else { return Ok(None) };
-        let found = projection::applied_seq_of(db, self.store)
-            .and_then(|seq| Ok((seq, projection::id_with_key(db, &self.schema, key)?)));
-        let (reflects, row) = match found {
+        let found = projection::applied_seq_of(db, self.store).and_then(|seq| {
+            let row = projection::id_with_key(db, &self.schema, key)?.map(|id| id.max(0) as u64);
+            Ok((seq, row.map_or_else(|| unread::event_with_key(db, key), |seq| Ok(Some(seq)))?))
+        });
+        let (reflects, holder) = match found {
             Ok(found) => found,
             Err(trouble) => {
                 self.db = None;
@@ -234,6 +238,6 @@ impl<E: Event> KeyIndex<E> {
             self.suspicion = true;
             return Err(unavailable(format!("the rows reflect events up to {reflects} only")));
         }
-        Ok(row.map(|id| id.max(0) as u64))
+        Ok(holder)
     }
 }

@@ -115,6 +115,7 @@ impl<E: Event> Store<E> {
         if !matches!(found, open::Contents::Store | open::Contents::LogMissing) {
             return Err(open::no_store(&log, &found, false));
         }
+        open::check_type::<E>(&log)?;
         let lock =
             if dry_run { None } else { Some(WriterLock::acquire(&log.disk, &dir, options.lock_wait)?) };
         if let Some(lock) = &lock {

@@ -264,7 +264,7 @@ impl<E: Event> Store<E> {
 
     /// Appends one event under an idempotency key of up to [`crate::MAX_KEY_BYTES`] bytes: the same
     /// append again returns the same seq; another event under the same key is
-    /// [`Error::KeyConflict`]. Keys are looked up in the rows: whoever deletes rows by hand under an open
+    /// [`Error::KeyConflict`], and a key of an event that this program cannot read [`Error::KeyUnreadable`]. Keys are looked up in the rows: whoever deletes rows by hand under an open
     /// store makes it forget their keys, until it is opened again.
     pub fn append_with_key(&self, event: E, key: &str) -> Result<Receipt> {
         self.append_keyed(event, Some(key.to_owned()))

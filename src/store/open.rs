@@ -10,6 +10,7 @@ use crate::event::Event;
 use crate::lock::WriterLock;
 use crate::log::damage::all_gone;
 use crate::log::directory::LogDir;
+use crate::log::event_kind::event_kind;
 use crate::log::heal::{Donor, NoDonor};
 use crate::log::open::{self as log_open, OpenLog, Recovered, Unread};
 use crate::log::survey::Witness;
@@ -76,6 +77,31 @@ pub(crate) fn contents(log: &LogDir) -> Result<Contents> {
         return Ok(Contents::LogMissing);
     }
     Ok(Contents::Other)
+}
+
+/// Refuses a store of another event type, before anything of it is touched. The log says which type it is of;
+/// where it holds no event, the database may know.
+pub(super) fn check_type<E: Event>(log: &LogDir) -> Result<()> {
+    let found = match event_kind(log, E::KIND)? {
+        Some(found) => Some(found),
+        None => kind_of_database(log),
+    };
+    match found {
+        Some(found) if found != E::KIND => {
+            Err(Error::OtherEvents { dir: log.store_dir.clone(), found, expected: E::KIND })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn kind_of_database(log: &LogDir) -> Option<u16> {
+    if !database_exists(&log.store_dir) {
+        return None;
+    }
+    let store = log.list().ok()?.segments.last()?.store;
+    let path = projection::database_path(&log.store_dir);
+    let db = projection::open_for_reading(&path, Duration::ZERO).ok()?;
+    projection::event_kind_of(&db, store)
 }
 
 /// The error for a directory without a log that cannot be made into a store.
@@ -204,7 +230,7 @@ pub(super) fn open<E: Event>(
     let log = LogDir::new(disk, &dir);
     let found = contents(&log)?;
     match (&found, options.create) {
-        (Contents::Store, _) => {}
+        (Contents::Store, _) => check_type::<E>(&log)?,
         (Contents::Empty, true) => {
             schema.try_out()?;
             create_dirs(log.disk.as_ref(), &dir)?;
@@ -222,7 +248,10 @@ pub(super) fn open<E: Event>(
             let (writer, recovered) = log_open::create(&log, options.limits, Timestamp::now().as_micros())?;
             (writer, recovered, Known::default())
         }
-        Contents::Store => open_log::<E>(&log, options, &schema, trust_log)?,
+        Contents::Store => {
+            check_type::<E>(&log)?;
+            open_log::<E>(&log, options, &schema, trust_log)?
+        }
         found => return Err(no_store(&log, &found, options.create)),
     };
 

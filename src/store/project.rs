@@ -333,14 +333,20 @@ impl Projector {
         self.findings.extend(told);
         let applied = projection.applied();
         if existed && applied.seq > 0 {
-            if Self::applied_fits(&view, applied)? {
+            let fits = Self::applied_fits(&view, applied)?;
+            if fits && !projection.is_behind()? {
                 self.mend_quickly::<E>(&mut projection, &view, counting)?;
             } else {
                 self.check_history::<E>(&view, projection.reader())?;
-                let what = "the applied seq and its checksum are not of this log: every row is compared";
-                self.findings.push(
-                    Finding::new(FindingKind::AppliedDiffers, what).seq(applied.seq).file(&self.database),
-                );
+                let (kind, what) = if fits {
+                    let what = "an older program could not read events that this one may know: every row is compared";
+                    (FindingKind::TablesUpgraded, what)
+                } else {
+                    let what = "the applied seq and its checksum are not of this log: every row is compared";
+                    (FindingKind::AppliedDiffers, what)
+                };
+                let finding = Finding::new(kind, what).file(&self.database);
+                self.findings.push(if fits { finding } else { finding.seq(applied.seq) });
                 replay::heal_all::<E>(
                     &mut projection,
                     &view,
@@ -350,6 +356,7 @@ impl Projector {
                 )?;
                 let newest = Self::applied_at(&view)?;
                 projection.force_applied(newest)?;
+                projection.is_abreast()?;
             }
         }
         let (cursor, _) = view.cursor(projection.applied().seq + 1, false)?;
@@ -443,8 +450,9 @@ impl Projector {
                 if stretch.step.rows.is_empty() && stretch.step.absent.is_empty() {
                     continue;
                 }
-                let (rows, absent) = (stretch.step.rows, stretch.step.absent);
-                let changes = projection.apply(&Step { rows: rows.clone(), absent, ..Step::default() })?;
+                let Step { rows, absent, unread_keys, .. } = stretch.step;
+                let step = Step { rows: rows.clone(), absent, unread_keys, ..Step::default() };
+                let changes = projection.apply(&step)?;
                 self.report.restored += changes.restored;
                 self.report.replaced += changes.replaced;
                 self.report.set_aside += changes.set_aside;

@@ -12,7 +12,7 @@ use crate::disk::{self, RealDisk};
 use crate::erasures::Erasures;
 use crate::error::{Error, Outcome, Result};
 use crate::event::Event;
-use crate::finding::Finding;
+use crate::finding::{Finding, FindingKind};
 use crate::lock;
 use crate::log::cursor::{Cursor, Entry};
 use crate::log::damage::all_gone;
@@ -24,6 +24,7 @@ use crate::log::tail;
 use crate::log::view::LogView;
 use crate::log::writer::Position;
 use crate::projection::schema::Schema;
+use crate::projection::unread;
 use crate::projection::{self, Connection, Trouble};
 use crate::replay::gap_finding;
 use crate::store_id::StoreId;
@@ -31,7 +32,7 @@ use crate::time::Timestamp;
 
 use super::histories::{self, Log};
 use super::log_position::LogPosition;
-use super::open::{Fallback, contents, no_store, peek};
+use super::open::{Fallback, check_type, contents, no_store, peek};
 use super::report::OpenReport;
 
 /// How long a reader waits for a process that holds the database.
@@ -105,6 +106,7 @@ impl<E: Event> Reader<E> {
         let dir = disk::absolute(dir).map_err(|error| Error::io("resolve", dir, error))?;
         let schema = Schema::of::<E>()?;
         let log = LogDir::new(Arc::new(RealDisk), &dir);
+        check_type::<E>(&log)?;
         // The answer holds only if no writer came or went while the log was looked at.
         let mut attempts = 0;
         loop {
@@ -347,6 +349,18 @@ impl<E: Event> Reader<E> {
     pub fn rows_in_making(&self) -> Option<u64> {
         let db = projection::open_for_reading(&self.database(), READ_WAIT).ok()?;
         projection::rebuild::unfinished(&db).ok()?
+    }
+
+    /// Events that have no rows because this program cannot read them, as one finding; `None` where the rows know
+    /// of none. [`Reader::verify`] names each. An error where the database cannot be read.
+    pub fn unread_events(&self) -> Result<Option<Finding>> {
+        let path = self.database();
+        let counted = self.connect_in_place().and_then(|(db, _)| unread::count(&db));
+        let (count, first) = counted.map_err(|trouble| trouble.into_error(&path))?;
+        let what = format!(
+            "{count} event(s) have no rows, because this program cannot read them; `synclog verify` names each"
+        );
+        Ok((count > 0).then(|| Finding::new(FindingKind::UnknownEvent, what).seq(first)))
     }
 
     /// The process id of the writer that held the store when the snapshot was taken, as far as the

@@ -249,6 +249,10 @@ fn walk<E: Event>(
                 check.tell(Finding::new(FindingKind::RowDiffers, what).seq(seq).column(column));
             }
         }
+        for seq in differences.keys {
+            let what = "the key of this event, which has no row, is not kept as it should be";
+            check.tell(Finding::new(FindingKind::RowDiffers, what).seq(seq).column("idempotency_key"));
+        }
         for id in differences.unknown.into_iter().chain(differences.erased) {
             tell_unknown(check, id);
         }

@@ -263,13 +263,13 @@ fn a_private_copy_has_every_row() {
     assert_eq!(found, (COUNT as i64, 1, COUNT as i64));
 }
 
-/// Events of another type than the sync history's.
+/// Events of another type than the sync history's, as programs of two ages know them.
 #[derive(Clone, Debug, PartialEq)]
-struct Note(i64);
+struct Note<const VERSION: u16>(i64);
 
-impl Event for Note {
+impl<const KNOWN: u16> Event for Note<KNOWN> {
     const KIND: u16 = 900;
-    const VERSION: u16 = 1;
+    const VERSION: u16 = KNOWN;
     const TABLE: Table =
         Table { name: "notes", columns: &[Column::required("number", ColumnType::Integer)], indexes: &[] };
 
@@ -303,13 +303,16 @@ impl Event for Note {
 fn a_row_in_the_place_of_an_unknown_event_is_told_and_set_aside() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    filled(dir, 3);
-    let store = Store::<Note>::open(dir, Options::default()).unwrap();
+    let newer = Store::<Note<2>>::open(dir, Options::default()).unwrap();
+    newer.append_all([Note(10), Note(20), Note(30)]).unwrap();
+    newer.close().unwrap();
+    crate::disk::remove_if_there(&dir.join("synclog.db")).unwrap();
+    let store = Store::<Note<1>>::open(dir, Options::default()).unwrap();
     store.append_all([Note(40), Note(50)]).unwrap();
     store.close().unwrap();
     let verify = || {
         let mut findings = Vec::new();
-        let summary = Reader::<Note>::verify(dir, false, |finding| findings.push(finding)).unwrap();
+        let summary = Reader::<Note<1>>::verify(dir, false, |finding| findings.push(finding)).unwrap();
         assert_eq!((summary.events, summary.rows), (5, 2));
         findings.retain(|finding| finding.kind != FindingKind::UnknownEvent);
         findings.iter().map(|finding| (finding.kind, finding.seq)).collect::<Vec<_>>()
@@ -322,9 +325,49 @@ fn a_row_in_the_place_of_an_unknown_event_is_told_and_set_aside() {
          UPDATE strange SET id = 3; INSERT INTO notes SELECT * FROM strange;",
     );
     assert_eq!(verify(), [(FindingKind::RowUnknown, Some(2)), (FindingKind::RowUnknown, Some(3))]);
-    let report = Store::<Note>::replay(dir, Options::default(), false).unwrap().0;
+    let report = Store::<Note<1>>::replay(dir, Options::default(), false).unwrap().0;
     assert_eq!((report.set_aside, report.restored, report.already_present), (2, 0, 2));
     assert_eq!(verify(), []);
+}
+
+/// The table is the same, so nothing else tells that there is more to read now.
+#[test]
+fn what_an_older_program_passed_over_gets_its_rows_from_a_newer_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let append = |store: Store<Note<2>>, count: i64| {
+        store.append_all((0..count).map(Note)).unwrap();
+        store.close().unwrap();
+    };
+    let sound = || {
+        let mut findings = Vec::new();
+        let summary = Reader::<Note<2>>::verify(dir, false, |finding| findings.push(finding)).unwrap();
+        assert!(findings.is_empty(), "{findings:?}");
+        summary.rows
+    };
+    let newer = || Store::<Note<2>>::open(dir, Options::default()).unwrap();
+    append(newer(), 100);
+    for without_database in [false, true] {
+        // Its rows are made by the older program, in part or all of them.
+        if without_database {
+            crate::disk::remove_if_there(&dir.join("synclog.db")).unwrap();
+        } else {
+            append(Store::open(dir, Options::default().projection(false)).unwrap(), 100);
+        }
+        let older = Store::<Note<1>>::open(dir, Options::default()).unwrap();
+        older.append(Note(7)).unwrap();
+        older.close().unwrap();
+        let store = newer();
+        assert!(store.wait_projected(std::time::Duration::from_mins(1)));
+        let told = store.open_report().findings.clone();
+        assert!(told.iter().any(|found| found.kind == FindingKind::TablesUpgraded), "{told:?}");
+        store.close().unwrap();
+        assert_eq!(sound(), if without_database { 202 } else { 201 });
+        // Once.
+        let store = newer();
+        assert_eq!(store.open_report().findings, []);
+        store.close().unwrap();
+    }
 }
 
 /// Events that were given up have no row, and the database says why.
@@ -379,7 +422,7 @@ fn stretches<E: Event>(dir: &Path) -> (Vec<u64>, Vec<usize>) {
 fn a_stretch_of_unknown_events_ends() {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path(), 2100);
-    assert_eq!(stretches::<Note>(dir.path()).0, [2048, 52]);
+    assert_eq!(stretches::<Note<1>>(dir.path()).0, [2048, 52]);
 }
 
 /// A stretch that has its bytes exactly is full.

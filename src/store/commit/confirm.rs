@@ -4,7 +4,7 @@
 //! and has a row stays what it is, so that nothing here depends on what is appended meanwhile.
 
 use crate::application::Held;
-use crate::codec::{self, Decoded};
+use crate::codec::{self, Decoded, Unread};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::log::directory::LogDir;
@@ -33,6 +33,9 @@ impl Confirm {
             lock(&self.places).learn(seen);
             match found? {
                 Some(Decoded::Event { event, key: Some(own) }) if own == key => Ok(Held::new(event)),
+                Some(Decoded::Unread(Unread { key: Some(own), .. })) if own == key => {
+                    Err(Error::KeyUnreadable { key: own, seq })
+                }
                 _ => {
                     let reason = format!(
                         "the row of event {seq} has the key and its event has not; run `synclog replay`"
