@@ -23,6 +23,9 @@ pub(super) fn hold(store_dir: &Path) -> io::Result<Arc<dyn Disk>> {
 }
 
 #[cfg(unix)]
+pub(super) use unix::looked_up;
+
+#[cfg(unix)]
 mod unix {
     use std::fs::File;
     use std::io;
@@ -30,7 +33,7 @@ mod unix {
     use std::path::{Path, PathBuf};
     use std::sync::Arc;
 
-    use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RawMode};
+    use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RawMode, Stat};
     use rustix::io::Errno;
 
     use super::super::access::{self, Access};
@@ -102,6 +105,16 @@ mod unix {
         }
     }
 
+    /// What a look at a path has found.
+    #[allow(clippy::unnecessary_cast, reason = "the types of these numbers differ from system to system")]
+    pub(in crate::disk) fn looked_up(found: rustix::io::Result<Stat>) -> io::Result<Option<FileIdentity>> {
+        match found {
+            Ok(stat) => Ok(Some(FileIdentity { device: stat.st_dev as u64, inode: stat.st_ino as u64 })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Owner and group may read and write, others as the user's mask says: what the standard library asks for.
     const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
 
@@ -164,15 +177,9 @@ mod unix {
             Ok(names)
         }
 
-        // The types of these numbers differ from system to system.
-        #[allow(clippy::unnecessary_cast)]
         fn identity(&self, path: &Path) -> io::Result<Option<FileIdentity>> {
             let (dir, name) = self.locate(path);
-            match rustix::fs::statat(dir, name, AtFlags::empty()) {
-                Ok(stat) => Ok(Some(FileIdentity { device: stat.st_dev as u64, inode: stat.st_ino as u64 })),
-                Err(Errno::NOENT) => Ok(None),
-                Err(error) => Err(error.into()),
-            }
+            looked_up(rustix::fs::statat(dir, name, AtFlags::empty()))
         }
 
         fn lock(&self, path: &Path, what: Lockable, alone: bool) -> io::Result<Box<dyn DiskLock>> {
