@@ -237,6 +237,13 @@ impl<E: Event> Store<E> {
                 }
             }
         }
+        if let Some(cause) = shared.dead() {
+            // The rows have shown that the log is not whole: that is told at once, where it shows in time.
+            shared.close();
+            let _ = threads.committer.join();
+            let _ = threads.projector.map(JoinHandle::join);
+            return Err(Error::clone(&cause));
+        }
         if !options.projection {
             report.save(&log);
         }
