@@ -348,6 +348,9 @@ fn replace(
 
 /// Columns that others have added to the event's table and filled are kept in a table of their own.
 fn keep_columns(db: &Transaction<'_>, schema: &Schema) -> Result<Vec<String>, Trouble> {
+    if meta_value(db, "schema_digest")? == Some(Value::Integer(schema.digest_of(db)?)) {
+        return Ok(Vec::new()); // as another version of the events has made it
+    }
     let columns = foreign::filled_columns(db, schema)?;
     if columns.is_empty() {
         return Ok(Vec::new());

@@ -199,6 +199,31 @@ impl Schema {
         i64::from(hasher.finalize())
     }
 
+    /// The digest of the tables that are there, and of the indexes on the event's, in the order in which they were
+    /// made: where it is the one that is kept beside them, nobody has altered what another version has made.
+    pub(super) fn digest_of(&self, db: &Connection) -> rusqlite::Result<i64> {
+        let mut hasher = crc32fast::Hasher::new();
+        let mut add = |sql: &str| {
+            hasher.update(sql.as_bytes());
+            hasher.update(&[0]);
+        };
+        let mut table = db.prepare("SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1")?;
+        for name in self.table_names() {
+            let mut rows = table.query([name])?;
+            if let Some(row) = rows.next()? {
+                add(row.get_ref(0)?.as_str().unwrap_or_default());
+            }
+        }
+        let mut indexes = db.prepare(
+            "SELECT sql FROM sqlite_schema WHERE type = 'index' AND tbl_name = ?1 AND sql IS NOT NULL ORDER BY rowid",
+        )?;
+        let mut rows = indexes.query([self.table])?;
+        while let Some(row) = rows.next()? {
+            add(row.get_ref(0)?.as_str().unwrap_or_default());
+        }
+        Ok(i64::from(hasher.finalize()))
+    }
+
     /// Makes the tables.
     pub(crate) fn create_tables(&self, db: &Connection) -> rusqlite::Result<()> {
         self.tables.iter().try_for_each(|(name, rest)| db.execute_batch(&create_table(name, rest)))

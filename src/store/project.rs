@@ -561,7 +561,8 @@ pub(super) fn run<E: Event>(shared: &Arc<Shared<E>>, mut opening: Option<Opening
             }
             Err(stop) => {
                 let error = stop.into_error(&projector.database);
-                let forbidden = histories::forbids_appends(&error) || matches!(&error, Error::Displaced { .. });
+                let forbidden =
+                    histories::forbids_appends(&error) || matches!(&error, Error::Displaced { .. });
                 if forbidden || (opening.is_some() && matches!(&error, Error::Damaged { .. })) {
                     // More was acknowledged than the log holds: another append would use a seq twice. Or this
                     // is another store's database, or none. Or the log itself, which an opening reads for its rows,
