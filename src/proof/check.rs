@@ -7,7 +7,8 @@ use std::sync::{Arc, OnceLock};
 use crate::error::Result;
 use crate::log::cursor::Entry;
 use crate::log::damage::any_damage;
-use crate::log::frame::HEADER_LEN;
+use crate::log::deletion::{Deletion, Reason};
+use crate::log::frame::{HEADER_LEN, MAX_SEQ};
 use crate::log::heal::{Donor, DonorFrame};
 use crate::log::open::{OpenLog, create_as, open, repair};
 use crate::log::survey::Witness;
@@ -54,6 +55,18 @@ pub(crate) struct Expect<'a> {
     pub(crate) acknowledged: &'a [Arc<Planned>],
     /// Whole batches that may follow, in order.
     pub(crate) pending: &'a [Batch],
+    /// The numbers of deletion records that were acknowledged, of those whoever asks knows of.
+    pub(crate) deletions: &'a [i64],
+}
+
+/// A deletion record of a script. Its number tells it from others; it covers no event that there is.
+pub(crate) fn deletion(number: i64) -> Deletion {
+    Deletion {
+        reason: Reason::Retention,
+        subject: [0; 32],
+        cut_off: number,
+        ranges: vec![(MAX_SEQ, MAX_SEQ)],
+    }
 }
 
 /// How many events a reader finds; an error where that breaks a promise. Learns their headers.
@@ -77,7 +90,7 @@ pub(crate) fn verify(
         return fail(format!("P3: {missing:?}"));
     }
     let mut lawful = expect.acknowledged.iter().chain(expect.pending.iter().flatten());
-    let mut count = 0;
+    let (mut count, mut deletions) = (0, Vec::new());
     loop {
         match cursor.next().map_err(|error| format!("P5: event {}: {error}", count + 1))? {
             None => break,
@@ -98,8 +111,19 @@ pub(crate) fn verify(
                 planned.raw.get_or_init(|| *raw);
             }
             Some(Entry::Damage(finding)) => return fail(format!("P3: {finding}")),
-            Some(_) => return fail("P4: neither deletions nor erasures here".into()),
+            Some(Entry::Deletion { payload }) => {
+                let number = Deletion::decode(payload).map_or(0, |record| record.cut_off);
+                let after = deletions.last().copied().unwrap_or(0);
+                if number <= after || payload != deletion(number).encode() {
+                    return fail(format!("P4: a deletion record {number} after {after}"));
+                }
+                deletions.push(number);
+            }
+            Some(_) => return fail("P4: neither gaps nor erasures here".into()),
         }
+    }
+    if let Some(lost) = expect.deletions.iter().find(|number| !deletions.contains(number)) {
+        return fail(format!("P1, P8: the deletion record {lost} was acknowledged and is gone"));
     }
     let mut whole = expect.acknowledged.len();
     if count < whole {

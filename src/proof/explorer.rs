@@ -116,7 +116,11 @@ impl Explorer {
             }
             let ledger = &ledgers[points[index].step];
             let history = std::mem::take(&mut self.history);
-            let expect = Expect { acknowledged: &history[..ledger.acknowledged], pending: &ledger.pending };
+            let expect = Expect {
+                acknowledged: &history[..ledger.acknowledged],
+                pending: &ledger.pending,
+                deletions: &ledger.deletions,
+            };
             let shown = Self::shown_beside_a_writer(&points[index].tree)?;
             let images = Images::of(&points, index, OUTER);
             let mut done = Ok(());
@@ -215,7 +219,7 @@ impl Explorer {
         let mut known: Vec<Arc<Planned>> = acknowledged.to_vec();
         known.extend(expect.pending.iter().flatten().take(count - acknowledged.len()).cloned());
         if !disk.tree().is_settled() {
-            let history = Expect { acknowledged: &known, pending: &[] };
+            let history = Expect { acknowledged: &known, pending: &[], deletions: &[] };
             verify(&disk.after_worst_power_cut(), history, None)
                 .map_err(|broken| format!("{broken}; a power cut right after the opening"))?;
         }
@@ -249,7 +253,7 @@ impl Explorer {
         go_on().map_err(|error| format!("after recovery: {error}"))?;
         known.extend(batch.iter().cloned());
         if rng.chance(12) {
-            self.flipped(&disk, Expect { acknowledged: &known, pending: &[] }, &mut rng)?;
+            self.flipped(&disk, Expect { acknowledged: &known, pending: &[], deletions: &[] }, &mut rng)?;
         }
         self.inner_states(&disk, expect, &known, batch)
     }
@@ -268,8 +272,8 @@ impl Explorer {
         for index in 0..points.len() {
             let expect = match points[index].step {
                 0 => expect,
-                1 => Expect { acknowledged: &known[..opened], pending: &in_flight },
-                _ => Expect { acknowledged: known, pending: &[] },
+                1 => Expect { acknowledged: &known[..opened], pending: &in_flight, deletions: &[] },
+                _ => Expect { acknowledged: known, pending: &[], deletions: &[] },
             };
             let images = Images::of(&points, index, INNER);
             for image in 0..images.count() {

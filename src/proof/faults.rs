@@ -63,7 +63,7 @@ fn one_case(seed: u64, fault: Fault) {
             failed = Some(error);
             break;
         };
-        let group = matches!(step, Step::Group { .. });
+        let group = matches!(step, Step::Group { .. } | Step::Delete);
         if !hit_before {
             // The first failure of all: which call it was decides.
             match call {
@@ -133,7 +133,7 @@ fn opener(life: &Life) -> Opener<'_> {
 
 /// The log opens; what it holds is lawful, and stays through an append and the worst power cut.
 fn opens_whole(life: &Life, disk: &SimDisk, when: &str) {
-    let expect = Expect { acknowledged: &life.history, pending: &life.pending };
+    let expect = Expect { acknowledged: &life.history, pending: &life.pending, deletions: &life.deletions };
     let mut opener = opener(life);
     let mut writer = opener.open(disk).unwrap_or_else(|error| panic!("P5: {when}: {error}"));
     let count = verify(disk, expect, opener.witness).unwrap_or_else(|broken| panic!("{when}: {broken}"));
@@ -145,7 +145,7 @@ fn opens_whole(life: &Life, disk: &SimDisk, when: &str) {
         writer.roll_at(0, 3).unwrap();
     }
     writer.append(&[vec![event]], 3).unwrap();
-    let expect = Expect { acknowledged: &known, pending: &[] };
+    let expect = Expect { acknowledged: &known, pending: &[], deletions: &life.deletions };
     let cut = disk.after_worst_power_cut();
     verify(&cut, expect, None).unwrap_or_else(|broken| panic!("{when}, and one append later: {broken}"));
 }

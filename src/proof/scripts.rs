@@ -8,7 +8,7 @@ use crate::error::{Error, Outcome, Result};
 use crate::log::writer::{LogWriter, NewEvent, batch_len};
 use crate::store_id::StoreId;
 
-use super::check::{Batch, Expect, Opener, Planned, verify};
+use super::check::{Batch, Expect, Opener, Planned, deletion, verify};
 use super::disk::{Fault, Point, Rng, SimDisk};
 
 /// One step of a script.
@@ -23,6 +23,8 @@ pub(crate) enum Step {
     Idle,
     /// A mark alone.
     Mark,
+    /// A deletion record.
+    Delete,
     /// The file `tail` alone.
     Tail,
     /// The log is closed and opened again.
@@ -102,6 +104,7 @@ pub(crate) fn script(seed: u64) -> Vec<Step> {
             7 => Step::PowerCut,
             8 => Step::Repair,
             9 | 10 => Step::Die { at: rng.below(12), power: rng.chance(50) },
+            11 => Step::Delete,
             _ => group,
         };
         steps.push(group);
@@ -121,6 +124,8 @@ pub(crate) struct Ledger {
     /// So many events of the script's history were acknowledged.
     pub(crate) acknowledged: usize,
     pub(crate) pending: Vec<Batch>,
+    /// The numbers of deletion records that were acknowledged.
+    pub(crate) deletions: Vec<i64>,
 }
 
 /// A log that lives through a script.
@@ -132,6 +137,9 @@ pub(crate) struct Life {
     pub(crate) history: Vec<Arc<Planned>>,
     /// Batches of unknown outcome; the next opening settles them.
     pub(crate) pending: Vec<Batch>,
+    /// The numbers of deletion records that were acknowledged, and the newest of all.
+    pub(crate) deletions: Vec<i64>,
+    last_deletion: i64,
     pub(crate) recorded: Option<(Vec<Point>, Vec<Ledger>)>,
     pub(crate) rng: Rng,
     planned: u16,
@@ -153,6 +161,8 @@ impl Life {
             writer: None,
             history: Vec::new(),
             pending: Vec::new(),
+            deletions: Vec::new(),
+            last_deletion: 0,
             recorded: None,
             rng: Rng::new(seed.wrapping_mul(31).wrapping_add(7)),
             planned: 0,
@@ -233,6 +243,13 @@ impl Life {
                 self.crash(matches!(step, Step::PowerCut));
                 self.reopen(matches!(step, Step::Repair))?;
             }
+            Step::Delete => {
+                self.note_step();
+                let Some(writer) = &mut self.writer else { return Err(Error::Closed) };
+                self.last_deletion += 1;
+                writer.append_deletion(&deletion(self.last_deletion), 2)?;
+                self.deletions.push(self.last_deletion);
+            }
             Step::Roll | Step::Idle | Step::Mark | Step::Tail => {
                 self.note_step();
                 let Some(writer) = &mut self.writer else { return Err(Error::Closed) };
@@ -252,7 +269,11 @@ impl Life {
 
     fn note_step(&mut self) {
         if let Some((_, ledgers)) = &mut self.recorded {
-            let ledger = Ledger { acknowledged: self.history.len(), pending: self.pending.clone() };
+            let ledger = Ledger {
+                acknowledged: self.history.len(),
+                pending: self.pending.clone(),
+                deletions: self.deletions.clone(),
+            };
             ledgers.push(ledger);
             self.disk.step(ledgers.len() - 1);
         }
@@ -306,7 +327,8 @@ impl Life {
 
     /// Takes what is in the log for history.
     pub(crate) fn settle(&mut self) {
-        let expect = Expect { acknowledged: &self.history, pending: &self.pending };
+        let expect =
+            Expect { acknowledged: &self.history, pending: &self.pending, deletions: &self.deletions };
         let count = verify(&self.disk, expect, None).unwrap_or_else(|broken| panic!("{broken}"));
         let pending = std::mem::take(&mut self.pending);
         let left = count - self.history.len();
@@ -389,7 +411,7 @@ impl Life {
 
     /// Learns the headers of the newest frames.
     fn learn(&mut self) {
-        let expect = Expect { acknowledged: &self.history, pending: &[] };
+        let expect = Expect { acknowledged: &self.history, pending: &[], deletions: &self.deletions };
         let copy = self.disk.after_kill();
         verify(&copy, expect, None).unwrap_or_else(|broken| panic!("{broken}"));
     }
