@@ -124,6 +124,7 @@ fn split<'p>(header: &Header, payload: &'p [u8]) -> Option<(Option<String>, &'p 
     }
     let (len, rest) = rest.split_first_chunk::<2>()?;
     let (key, own) = rest.split_at_checked(usize::from(u16::from_le_bytes(*len)))?;
+    // A key that is no text is none that this program wrote.
     Some((Some(std::str::from_utf8(key).ok()?.to_owned()), own))
 }
 

@@ -404,8 +404,12 @@ pub(crate) fn identity(path: &Path) -> io::Result<Option<FileIdentity>> {
 }
 
 /// The length of the file at `path`, without opening it; 0 where there is none.
-pub(crate) fn file_len(path: &Path) -> u64 {
-    fs::metadata(path).map_or(0, |meta| meta.len())
+pub(crate) fn file_len(path: &Path) -> io::Result<u64> {
+    match fs::metadata(path) {
+        Ok(meta) => Ok(meta.len()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether at least so many bytes are free in a directory, and this many can be written there: what a file system
@@ -413,6 +417,7 @@ pub(crate) fn file_len(path: &Path) -> u64 {
 pub(crate) fn has_room(dir: &Path, free: u64, bytes: usize) -> bool {
     #[cfg(unix)]
     let there =
+        // Where nobody can tell there is no room.
         rustix::fs::statvfs(dir).is_ok_and(|stat| stat.f_bavail.saturating_mul(stat.f_frsize) >= free);
     #[cfg(not(unix))]
     let there = free < u64::MAX;

@@ -440,6 +440,7 @@ impl fmt::Display for Error {
             }
             Self::PositionDiffers { dir, seq, checksum, found, last_seq } => {
                 let name = |sum: &u32| format!(" (checksum {sum:08x})");
+                // Nothing where no checksum is named.
                 let named = checksum.as_ref().map(name).unwrap_or_default();
                 match found {
                     Some(found) => write!(

@@ -132,6 +132,7 @@ impl Stretch {
     fn leave_out(&mut self, deleted: &[(u64, u64)], from: u64) {
         let first = deleted.partition_point(|(_, last)| *last < from);
         let behind = deleted.partition_point(|(first, _)| *first < self.next_seq);
+        // Both are within it.
         self.gone = deleted.get(first..behind).unwrap_or_default().to_vec();
         if !self.gone.is_empty() {
             self.step.rows.retain(|row| !covers(&self.gone, row.seq));
@@ -647,6 +648,7 @@ impl<E: Event> Donor for RowDonor<'_, E> {
             application::discard(event);
             again
         });
+        // A row that makes no frame proves none.
         Ok(frame.ok().map(|(header, payload)| DonorFrame { header, payload }))
     }
 

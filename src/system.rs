@@ -22,7 +22,7 @@ impl Map {
         // only a caller who reads events in bulk gets the speed and the risk.
         let map = unsafe { memmap2::MmapOptions::new().len(size as usize).map(real) }.ok()?;
         #[cfg(unix)]
-        let _ = map.advise(memmap2::Advice::Sequential);
+        drop(map.advise(memmap2::Advice::Sequential)); // a hint
         Some(Self(map))
     }
 

@@ -87,6 +87,7 @@ impl Timestamp {
             return Self::from_micros(time.as_microsecond())
                 .ok_or_else(|| refuse("is outside the years 0001 to 9999".into()));
         }
+        // What is no date either is refused below.
         let civil: Option<jiff::civil::DateTime> = text.parse().ok();
         // The calendar library passes over a zone in brackets; nobody means that.
         let civil = civil.filter(|_| !text.contains('[')).ok_or_else(|| {
@@ -99,6 +100,7 @@ impl Timestamp {
             .map_err(|_| refuse("has a zone offset beyond 25 hours".into()))?;
         offset
             .to_timestamp(civil)
+            // Both are the same to the caller: no time within the range.
             .ok()
             .and_then(|time| Self::from_micros(time.as_microsecond()))
             .ok_or_else(|| refuse("is outside the years 0001 to 9999".into()))

@@ -168,3 +168,65 @@ fn private_files_stay_private() {
         assert_eq!(mode & 0o077, 0, "{}", path.display());
     }
 }
+
+/// The last seq that a log can hold, less one for a mark behind it.
+const LAST_SEQ: u64 = (1 << 62) - 1;
+
+/// An empty store whose first event gets this seq.
+fn store_from(first: u64) -> Bench {
+    let bench = store(1);
+    let path = bench.segment();
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[8192..].fill(0);
+    for copy in [0, 4096] {
+        // The first seq, and the first retained one.
+        bytes[copy + 40..copy + 48].copy_from_slice(&first.to_le_bytes());
+        bytes[copy + 48..copy + 56].copy_from_slice(&first.to_le_bytes());
+        let sum = crc32fast::hash(&bytes[copy..copy + 76]);
+        bytes[copy + 76..copy + 80].copy_from_slice(&sum.to_le_bytes());
+    }
+    std::fs::write(path, bytes).unwrap();
+    for name in ["synclog.db", "synclog.db-wal", "synclog.db-shm", "tail", "last-open.json"] {
+        drop(std::fs::remove_file(bench.dir().join(name)));
+    }
+    bench
+}
+
+/// Every command at the last seqs of all; an event beyond them is refused before a byte of it is written.
+#[test]
+fn the_last_seqs_overflow_nothing() {
+    let bench = store_from(LAST_SEQ - 2);
+    let reads = |last: u64| {
+        let cursor = bench.temp.path().join("cursor");
+        let cursor = cursor.to_str().unwrap();
+        let (most, seq) = (u64::MAX.to_string(), last.to_string());
+        let events = last + 3 - LAST_SEQ;
+        bench.run(&["verify"]).expect(0);
+        assert_eq!(bench.run(&["status"]).expect(0).json()["last_seq"], last);
+        for args in [&["export"][..], &["list"], &["tail", "-n", &most], &["list", "--all", "--reverse"]] {
+            assert_eq!(bench.run(args).expect(0).out.lines().count() as u64, events, "{args:?}");
+        }
+        assert_eq!(bench.run(&["tail", "--cursor-file", cursor]).expect(0).out.lines().count(), 1);
+        for args in [
+            &["tail", "--after", &most][..],
+            &["tail", "--after", &seq],
+            &["tail", "--cursor-file", cursor],
+            &["runs"],
+            &["list", "--after", &most],
+        ] {
+            let done = bench.run(args);
+            assert!(matches!(done.code, Some(0 | 2 | 4)) && done.out.is_empty(), "{args:?}: {}", done.err);
+        }
+    };
+    for seq in LAST_SEQ - 2..=LAST_SEQ {
+        assert_eq!(bench.append("m"), seq);
+        reads(seq);
+    }
+    let refused = bench.run(&append_args("one too many"));
+    assert_eq!(refused.code, Some(2), "{}", refused.err);
+    assert!(refused.err.contains("not_written"), "{}", refused.err);
+    bench.run(&["repair"]).expect(0);
+    bench.run(&["replay", "--rebuild"]).expect(0);
+    bench.run(&["verify"]).expect(0);
+    assert_eq!(bench.run(&["status"]).expect(0).json()["last_seq"], LAST_SEQ);
+}

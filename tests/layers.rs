@@ -37,6 +37,21 @@ fn code() -> Vec<(String, usize, String)> {
     lines
 }
 
+/// Lines of code like [`code`], each with whether a comment stands on it or in the three lines above.
+fn argued() -> Vec<(String, usize, String, bool)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut texts = std::collections::HashMap::new();
+    let lines = code().into_iter().map(|(file, number, line)| {
+        let text: &Vec<String> = texts.entry(file.clone()).or_insert_with(|| {
+            let text = std::fs::read_to_string(root.join(&file)).unwrap();
+            text.lines().map(str::to_owned).collect()
+        });
+        let argued = text[number.saturating_sub(4)..number].iter().any(|line| line.contains("//"));
+        (file, number, line, argued)
+    });
+    lines.collect()
+}
+
 #[track_caller]
 fn absent(words: &[&str], from: impl Fn(&str) -> bool, why: &str) {
     let found: Vec<String> = code()
@@ -125,5 +140,39 @@ fn unsafe_code_is_in_one_module() {
         &["unsafe {", "unsafe fn", "allow(unsafe_code)"],
         |file| file != "system.rs",
         "the map, and one system call",
+    );
+}
+
+/// P12: what can fail is an error, or said to be impossible or harmless where it stands.
+#[test]
+fn no_failure_is_swallowed_without_a_word() {
+    absent(
+        &[".unwrap()", ".expect(", "panic!(", "unreachable!(", "todo!(", "unimplemented!(", "resume_unwind"],
+        // `application.rs` holds an event that is only taken out when it is dropped.
+        |file| file != "cli/fuzzing.rs" && file != "application.rs",
+        "what cannot be is impossible by type, or an error",
+    );
+    let swallowed = ["let _ =", ".ok()", ".unwrap_or_default()", ".is_ok_and(", "Err(_) =>", "drop(std::fs"];
+    let found: Vec<String> = argued()
+        .into_iter()
+        .filter(|(file, _, line, argued)| {
+            !argued && file != "cli/fuzzing.rs" && swallowed.iter().any(|word| line.contains(word))
+        })
+        .map(|(file, number, line, _)| format!("src/{file}:{number}: {}", line.trim()))
+        .collect();
+    assert!(found.is_empty(), "say beside it why this failure does not matter:\n{}", found.join("\n"));
+}
+
+#[test]
+fn one_module_starts_threads_and_one_asks_the_clock() {
+    absent(
+        &["thread::spawn", "thread::Builder", "scope.spawn", "Builder::new().name"],
+        |file| file != "threads.rs" && !file.starts_with("cli/"),
+        "a system may have no thread to give",
+    );
+    absent(
+        &["jiff::Timestamp::now", "Zoned::now", "SystemTime::now"],
+        |file| file != "time.rs",
+        "a clock may be set to anything",
     );
 }

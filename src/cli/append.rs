@@ -128,6 +128,7 @@ pub(crate) fn open(global: &Global, create: bool) -> Result<SyncLog, Stop> {
 
 impl EventArgs {
     fn event(&self, global: &Global) -> Result<SyncEvent, Stop> {
+        // Clap has seen to it that these were given.
         let given = |text: &Option<String>| text.clone().unwrap_or_default();
         let company =
             Company::new(given(&self.company_guid), given(&self.company_alterid), given(&self.company_name));

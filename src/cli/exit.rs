@@ -171,7 +171,13 @@ impl From<Error> for Stop {
             Error::Displaced { .. } => {
                 (Exit::Failure, Some("see what that path leads to now, then run this again".into()))
             }
+            // Some reasons name the command that helps.
+            Error::KeysUnavailable { reason } if reason.contains("`synclog") => (Exit::Failure, None),
             Error::KeysUnavailable { .. } => (Exit::Failure, Some("try again".into())),
+            Error::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => (
+                Exit::Failure,
+                Some("run it as the user to whom the files belong, or give them to this one".into()),
+            ),
             _ => (Exit::Failure, None),
         };
         Self::Failed(Failure { exit, message: error.to_string(), hint })

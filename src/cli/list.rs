@@ -227,6 +227,7 @@ impl FromStr for Page {
         };
         let (store, place) = rest.split_at_checked(8).ok_or_else(bad)?;
         let is_hex = store.bytes().all(|byte| byte.is_ascii_hexdigit());
+        // Refused as any other word that is no cursor.
         let store = u32::from_str_radix(store, 16).ok().filter(|_| is_hex).ok_or_else(bad)?;
         Ok(Self { back, store: store.to_be_bytes(), place: place.parse().map_err(|_| bad())? })
     }
@@ -380,6 +381,7 @@ impl EventTable {
             escape(&event.message)
         );
         if let Some(code) = &event.error_code {
+            // Writing to a string cannot fail.
             let _ = write!(line, " [{}]", escape(code));
         }
         line

@@ -176,6 +176,11 @@ impl Serialize for Fields {
     }
 }
 
+/// A value as JSON. Nothing that is shown fails to be one; if something did, it would say so in its place.
+pub(crate) fn value(shown: &impl Serialize) -> Value {
+    serde_json::to_value(shown).unwrap_or_else(|error| Value::String(error.to_string()))
+}
+
 /// A finding as JSON. Its path is written as well as it can be, where it is no UTF-8.
 pub(crate) fn finding(finding: &Finding) -> Fields {
     Fields::new()

@@ -54,7 +54,7 @@ pub(crate) fn run(global: &Global, args: &RepairArgs, out: &mut Out) -> Result<E
         .with("dry_run", args.dry_run);
     match output {
         Output::Json | Output::Ndjson => {
-            out.json(&Fields::new().with("summary", serde_json::to_value(&summary).unwrap_or_default()))?;
+            out.json(&Fields::new().with("summary", out::value(&summary)))?;
         }
         Output::Table => out.text(&summary.lines())?,
     }

@@ -27,7 +27,8 @@ pub(crate) fn run(global: &Global, args: &ReplayArgs, out: &mut Out) -> Result<E
     let replayed = Store::<SyncEvent>::replay(global.dir()?, global.options(false), args.rebuild);
     let (report, opened) = replayed.map_err(|error| match error {
         // That replay itself is the cure would be a strange hint here.
-        synclog::Error::Projection { busy: false, .. } => Stop::new(Exit::Failure, error.to_string()),
+        synclog::Error::Projection { busy: false, .. } => Stop::new(Exit::Failure, error.to_string())
+            .hint("look at the owner and the mode of the database, and whether there is room on its disk"),
         error => error.into(),
     })?;
     let mut exit = if report.unhealable > 0 { Exit::Differs } else { Exit::Ok };
@@ -39,6 +40,15 @@ pub(crate) fn run(global: &Global, args: &ReplayArgs, out: &mut Out) -> Result<E
         }
     }
     tell(global, &report, false, out)?;
+    if report.unhealable > 0 {
+        out.flush()?;
+        let cure = if args.rebuild { "then replay again" } else { "or run `synclog replay --rebuild`" };
+        global.note(&format!(
+            "hint: {} row(s) still differ after they were written: look for a trigger or an index on `sync_logs` \
+             that is not synclog's and remove it, {cure}",
+            report.unhealable
+        ));
+    }
     Ok(exit)
 }
 

@@ -83,6 +83,7 @@ fn table(global: &Global, runs: &[RunSummary], out: &mut Out) -> Result<(), Stop
             None => write!(line, "events {}-{}", run.first_seq, run.last_seq),
         };
         if let Some(code) = &run.error_code {
+            // As above.
             let _ = write!(line, " [{}]", escape(code));
         }
         out.line(&line)?;

@@ -4,7 +4,7 @@ use synclog::{OpenReport, Reader, Severity, SyncEvent, SyncReader};
 
 use super::args::{Global, Output};
 use super::exit::{Exit, Stop};
-use super::out::{Fields, Out, finding};
+use super::out::{Fields, Out, finding, value};
 
 /// What is to be said about a store in a word, what to run next, and the exit code.
 struct Verdict {
@@ -19,6 +19,7 @@ pub(crate) fn run(global: &Global, out: &mut Out) -> Result<Exit, Stop> {
     let reader = log.reader();
     let database = reader.database_identity();
     let missing = log.missing_rows();
+    // Why it is not known is told as `database_error`.
     let applied = database.as_ref().ok().map(|(_, applied)| *applied);
     let lag = applied.map(|applied| reader.last_seq().saturating_sub(applied));
     let verdict = judge(reader, &database, lag, &missing);
@@ -30,7 +31,7 @@ pub(crate) fn run(global: &Global, out: &mut Out) -> Result<Exit, Stop> {
         .iter()
         .chain(reader.damage())
         .chain(&unread)
-        .map(|found| serde_json::to_value(finding(found)).unwrap_or_default())
+        .map(|found| value(&finding(found)))
         .collect();
     let mut fields = Fields::new()
         .with("state", verdict.state)
@@ -39,12 +40,14 @@ pub(crate) fn run(global: &Global, out: &mut Out) -> Result<Exit, Stop> {
         .with("log", reader.dir().join("log").to_string_lossy())
         .with("database", reader.database().to_string_lossy())
         .with("log_store_id", reader.id().to_string())
+        // As above, and so is the count below.
         .with("database_store_id", database.as_ref().ok().map(|(id, _)| id.to_string()))
         .with("first_seq", reader.first_seq())
         .with("last_seq", reader.last_seq())
         .with("applied_seq", applied)
         .with("lag", lag)
         .with("rows_in_making", reader.rows_in_making())
+        // Null where they cannot be counted.
         .with("missing_rows", missing.as_ref().ok().copied())
         .with("log_bytes", reader.log_bytes())
         .with("database_bytes", reader.database_bytes())
@@ -56,7 +59,7 @@ pub(crate) fn run(global: &Global, out: &mut Out) -> Result<Exit, Stop> {
     match output {
         Output::Json | Output::Ndjson => {
             let report = reader.last_open_report();
-            let report = report.and_then(|report| serde_json::to_value(report).ok());
+            let report = report.map(|report| value(&report));
             out.json(&fields.with("findings", findings).with("last_open", report))?;
         }
         Output::Table => {
@@ -96,6 +99,7 @@ fn judge(
             let exit = if missing.is_ok() { Exit::Ok } else { Exit::Failure };
             Verdict { state: "database unreadable", next: None, exit }
         }
+        // Whatever else keeps it from being used, replay mends.
         Err(_) => differs,
         Ok((id, _)) if *id != reader.id() => differs,
         Ok(_) if matches!(missing, Err(synclog::Error::Projection { busy: true, .. })) => {

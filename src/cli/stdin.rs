@@ -204,6 +204,7 @@ impl Answers<'_> {
                     self.flush();
                     continue;
                 }
+                // Nothing is there at present, or nobody sends any more: the next line tells.
                 Err(_) => match messages.recv() {
                     Ok(message) => message,
                     Err(_) => break,

@@ -56,14 +56,17 @@ impl Cursor {
         let text = String::from_utf8_lossy(&bytes);
         let words: Vec<&str> = text.split_whitespace().take(4).collect();
         if let Some(other) =
+            // What is neither a position nor a seq is refused below.
             words.get(1).and_then(|word| word.parse::<StoreId>().ok()).filter(|id| *id != store)
         {
             return Err(Stop::usage(format!(
                 "the cursor {shown} belongs to the store {other}, this one is {store}"
             )));
         }
+        // It may be a bare seq.
         let position = text.parse::<LogPosition>().ok();
         let bare = match words[..] {
+            // What is no number is refused below.
             [seq] => seq.parse().ok(),
             [seq, id] if id == store.to_string() => seq.parse().ok(),
             _ => None,
@@ -115,7 +118,11 @@ impl Cursor {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let old = fs::metadata(&target).ok();
+        let old = match fs::metadata(&target) {
+            Ok(old) => Some(old),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
         let mut options = OpenOptions::new();
         options.write(true).create_new(true);
         #[cfg(unix)]
@@ -173,7 +180,7 @@ fn sync_dir(_dir: &Path) -> std::io::Result<()> {
 fn sync_stdout() {
     use std::os::fd::AsFd;
     if let Ok(copy) = std::io::stdout().as_fd().try_clone_to_owned() {
-        let _ = File::from(copy).sync_data();
+        drop(File::from(copy).sync_data());
     }
 }
 
@@ -199,6 +206,7 @@ impl Traces {
 }
 
 fn trace(path: PathBuf) -> Option<(PathBuf, u64, Option<SystemTime>)> {
+    // What is not there leaves no trace, and coming back is one.
     let found = fs::metadata(&path).ok()?;
     Some((path, found.len(), found.modified().ok()))
 }

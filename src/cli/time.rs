@@ -65,11 +65,13 @@ fn fixed_offset(text: &str) -> Option<Offset> {
     if !fits || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
+    // What is no offset may still be the name of a zone.
     let hours: i32 = digits[..2].parse().ok()?;
     let minutes: i32 = if digits.len() == 4 { digits[2..].parse().ok()? } else { 0 };
     if hours > 14 || minutes > 59 {
         return None;
     }
+    // As above.
     Offset::from_seconds(sign * (hours * 3600 + minutes * 60)).ok()
 }
 

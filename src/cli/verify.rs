@@ -1,7 +1,7 @@
 //! `verify`: every frame and every row; nothing is changed.
 
 use clap::Args;
-use synclog::{Finding, Reader, Severity, SyncEvent, VerifySummary};
+use synclog::{Finding, Reader, Severity, SyncEvent};
 
 use super::args::{Global, Output};
 use super::exit::{Exit, Stop};
@@ -35,7 +35,7 @@ pub(crate) fn run(global: &Global, args: &VerifyArgs, out: &mut Out) -> Result<E
         exit = exit.or(Exit::Failure);
     }
     match output {
-        Output::Json | Output::Ndjson => out.json(&Fields::new().with("summary", to_value(&summary)))?,
+        Output::Json | Output::Ndjson => out.json(&Fields::new().with("summary", out::value(&summary)))?,
         Output::Table => {
             let unreadable = match summary.unreadable {
                 0 => String::new(),
@@ -82,8 +82,4 @@ pub(crate) fn tell(out: &mut Out, output: Output, finding: &Finding) -> Result<(
         Output::Json | Output::Ndjson => out.json(&out::finding(finding)),
         Output::Table => out.line(&escape(&finding.to_string())),
     }
-}
-
-fn to_value(summary: &VerifySummary) -> serde_json::Value {
-    serde_json::to_value(summary).unwrap_or_default()
 }

@@ -430,6 +430,7 @@ impl Cursor {
                     continue;
                 }
                 let named = header_at(reader, after.offset)?
+                    // A header that is not sound continues nothing.
                     .is_ok_and(|behind| behind.previous == after.previous && behind.seq == after.seq)
                     || later.is_some_and(|later| {
                         later.previous == after.previous && later.first_seq == after.seq

@@ -78,6 +78,7 @@ impl Deletion {
             floor = last.checked_add(1)?;
             ranges.push((first, last));
         }
+        // 32 bytes, always.
         let subject = raw.get(8..40)?.try_into().ok()?;
         (raw[1..8] == [0; 7]).then_some(Self { reason, subject, cut_off: u64_at(40)? as i64, ranges })
     }

@@ -36,6 +36,7 @@ fn first_kind(log: &LogDir, header: &SegmentHeader) -> Option<u16> {
     reader.read_to(FIRST_FRAME + 4096);
     let mut offset = FIRST_FRAME;
     for _ in 0..MOST_HEADERS {
+        // What cannot be read tells no kind.
         let raw = reader.bytes(offset, HEADER_LEN).ok()?.to_vec();
         let frame = decode_header(&reader.seed, offset, &raw, FIRST_FRAME, header.size).ok()?;
         if frame.kind == FrameKind::Event {

@@ -75,6 +75,7 @@ pub(crate) fn plan(
             Ok(_) | Err(Fault::Body(_)) if !patches.is_empty() => return Ok(Some(patches)),
             Ok(_) => return Ok(None),
             Err(Fault::Body(header)) => return heal_body(reader, &chain, &header, donor),
+            // What is not sound is what is to be healed.
             Err(_) => {}
         }
 
@@ -90,12 +91,14 @@ pub(crate) fn plan(
                 &mut bytes,
             );
             let behind = chain.offset + MARK_LEN;
+            // A header that is not sound names nothing.
             let named_behind = header_at(reader, behind)?.is_ok_and(|header| header.previous == sum);
             let found = reader.bytes(chain.offset, MARK_LEN as usize)?;
             let differing = found.iter().zip(&bytes).filter(|(found, built)| found != built).count();
             let proved = named_behind || differing <= MARK_MAY_DIFFER || goes_on_later(chain.seq, sum);
             let expected_by_donor = from_donor.as_ref().is_some_and(|frame| {
                 decode_header(&seed, behind, &frame.header, FIRST_FRAME, size)
+                    // Nor does one that cannot be.
                     .is_ok_and(|header| header.previous == sum && header.seq == chain.seq)
             });
             if !chain.in_batch && (proved || expected_by_donor) {
@@ -127,6 +130,7 @@ pub(super) fn frame_of(
     size: u64,
     frame: &DonorFrame,
 ) -> Option<(Header, Vec<u8>)> {
+    // What is no header proves nothing.
     let header = decode_header(seed, chain.offset, &frame.header, FIRST_FRAME, size).ok()?;
     let fits = header.kind == FrameKind::Event
         && header.seq == chain.seq

@@ -120,6 +120,7 @@ impl<'a> Walk<'a> {
         let end = self.until.min(self.chain.seq.saturating_add(WIDEST_HOLE));
         for seq in self.chain.seq + 1..end {
             let Some(row) = self.donor.frame(seq)? else { continue };
+            // Four bytes, always.
             let Some(durable_end) = row.header.get(28..32).and_then(|raw| raw.try_into().ok()) else {
                 continue;
             };

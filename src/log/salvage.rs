@@ -176,6 +176,7 @@ fn first_frame(log: &LogDir, unusable: &Unusable, store: StoreId) -> Result<Opti
     crate::disk::read_exact_at(file.as_ref(), &mut raw, FIRST_FRAME)
         .map_err(|error| Error::io_at("read", &log.segment_path(unusable.number), FIRST_FRAME, error))?;
     let seed = Seed::new(store, unusable.number);
+    // Without a sound frame nothing is inferred.
     Ok(decode_header(&seed, FIRST_FRAME, &raw, FIRST_FRAME, MAX_SEGMENT).ok().map(|header| {
         let (seq, previous) = (header.seq, header.previous);
         (Chain { offset: FIRST_FRAME, seq, previous, in_batch: false }, header.appended_at)

@@ -169,7 +169,7 @@ pub(super) fn create_with(
         Ok(file) => file,
         Err(error) => {
             // The space may be what was short; the name is never read as a segment either way.
-            let _ = disk.remove(&unfinished);
+            drop(disk.remove(&unfinished));
             return Err(error);
         }
     };

@@ -29,9 +29,11 @@ fn encode(store: StoreId, witness: Witness) -> String {
 }
 
 fn decode(bytes: &[u8]) -> Option<(StoreId, Witness)> {
+    // What does not read as what was written here says nothing.
     let mut fields = std::str::from_utf8(bytes).ok()?.split_ascii_whitespace();
     let store = fields.next()?.parse().ok()?;
     let witness =
+        // As above.
         Witness { seq: fields.next()?.parse().ok()?, sum: u32::from_str_radix(fields.next()?, 16).ok()? };
     (witness.seq > 0 && encode(store, witness).as_bytes() == bytes).then_some((store, witness))
 }
@@ -94,6 +96,7 @@ impl TailFile {
             self.file = match opened {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     let like = log.segment_path(segment.number);
+                    // What cannot be made or opened is told below.
                     access::create(log.disk.as_ref(), &path, &[], &[&like]).ok()
                 }
                 other => other.ok(),

@@ -8,7 +8,7 @@ use crate::error::{Error, Outcome, Result};
 
 use super::deletion::{self, Deletion};
 use super::directory::LogDir;
-use super::frame::{self, Draft, FrameKind, MARK_LEN, frame_len};
+use super::frame::{self, Draft, FrameKind, MARK_LEN, MAX_SEQ, frame_len};
 use super::segment::{self, FIRST_FRAME, MAX_SEGMENT, SegmentHeader};
 use super::survey::{Survey, Witness, zero_piece_in};
 use super::tail::TailFile;
@@ -218,6 +218,10 @@ impl LogWriter {
         meanwhile: impl FnOnce(Position),
     ) -> Result<u64> {
         self.check_alive()?;
+        let events: u64 = batches.iter().map(|batch| batch.len() as u64).sum();
+        if self.next_seq.saturating_add(events) > MAX_SEQ {
+            return Err(Error::invalid("seq", format!("is at its limit: no event can come after {MAX_SEQ}")));
+        }
         let len: u64 = batches.iter().map(|batch| batch_len(batch)).sum();
         assert!(len <= self.room() && len > 0, "a group lies in one segment");
         assert!(self.proved <= self.end, "P1: one group in flight");

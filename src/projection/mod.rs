@@ -168,8 +168,11 @@ fn open_connection(path: &Path, flags: OpenFlags, wait: Duration) -> Result<Conn
 
 /// Opens a database for reading only. Nothing of the store changes, SQLite's own `-shm` excepted.
 pub(crate) fn open_for_reading(path: &Path, wait: Duration) -> Result<Connection, Trouble> {
-    // Beside an empty file SQLite deletes the write-ahead log, even where it only reads (P11).
-    if disk::identity(path).is_ok_and(|found| found.is_some()) && disk::file_len(path) == 0 {
+    // Beside an empty file SQLite deletes the write-ahead log, even where it only reads (P11). A file that
+    // cannot be looked up is met again by SQLite.
+    if disk::identity(path).is_ok_and(|found| found.is_some())
+        && disk::file_len(path).is_ok_and(|len| len == 0)
+    {
         return Err(Trouble::Unusable("the file is empty".into()));
     }
     open_connection(path, OpenFlags::SQLITE_OPEN_READ_ONLY, wait)
@@ -317,7 +320,8 @@ fn make_empty(write: &mut Connection, schema: &Schema, store: StoreId) -> Result
 /// Opens a database for writing where there is none. What an earlier one has left beside it goes.
 fn open_new(path: &Path, wait: Duration) -> Result<Connection, Trouble> {
     for suffix in ["-wal", "-journal", "-shm"] {
-        let _ = disk::remove_if_there(&beside(path, suffix));
+        // An old write-ahead log beside a new database would show old rows.
+        disk::remove_if_there(&beside(path, suffix)).map_err(|error| Trouble::io(&error))?;
     }
     make_file(path).map_err(|error| Trouble::io(&error))?;
     open_for_writing(path, wait)
@@ -547,6 +551,7 @@ pub(crate) fn evidence(db: &Connection, store: StoreId) -> Option<Applied> {
     }
     match (meta_value(db, "applied_seq"), meta_value(db, "applied_sum")) {
         (Ok(Some(Value::Integer(seq))), Ok(Some(Value::Integer(sum)))) => {
+            // What is out of range is none.
             Some(Applied { seq: u64::try_from(seq).ok()?, sum: u32::try_from(sum).ok()? })
         }
         _ => None,
@@ -576,6 +581,7 @@ pub(crate) fn event_kind_of(db: &Connection, store: StoreId) -> Option<u16> {
         return None;
     }
     match meta_value(db, EVENT_KIND) {
+        // What is out of range is none.
         Ok(Some(Value::Integer(kind))) => u16::try_from(kind).ok().filter(|kind| *kind != 0),
         _ => None,
     }

@@ -18,6 +18,7 @@ pub(crate) fn register_test(
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
     db.create_scalar_function(name, 2, flags, move |call| {
         let text = |index: usize| match call.get_raw(index) {
+            // Text that is none has no such letters.
             ValueRef::Text(bytes) => std::str::from_utf8(bytes).ok(),
             _ => None,
         };

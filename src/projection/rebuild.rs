@@ -72,7 +72,7 @@ impl Rebuild {
     ) -> Result<Self, Trouble> {
         // An empty file only says whose the new one will be.
         let there = disk::identity(path).map_err(|error| Trouble::io(&error))?.is_some();
-        let exists = there && disk::file_len(path) > 0;
+        let exists = there && disk::file_len(path).map_err(|error| Trouble::io(&error))? > 0;
         if exists {
             // Reading first: a file that is no database must not be turned into one.
             let probe = open_for_reading(path, wait)?;
@@ -208,6 +208,7 @@ fn progress(db: &Connection, schema: &Schema, shadow: &Schema) -> Result<Option<
     let [seq, sum] = shadow.progress;
     Ok(match (meta_value(db, seq)?, meta_value(db, sum)?) {
         (Some(Value::Integer(seq)), Some(Value::Integer(sum))) if seq >= 0 => {
+            // What is no checksum is no progress.
             u32::try_from(sum).ok().map(|sum| Applied { seq: seq as u64, sum })
         }
         _ => None,
@@ -468,6 +469,7 @@ impl Unexplained<'_> {
 fn fits<T>(taken: Result<T, Trouble>) -> Result<Option<T>, Trouble> {
     match taken {
         Err(trouble @ (Trouble::Busy(_) | Trouble::Failed(_))) => Err(trouble),
+        // What cannot be held is left out.
         other => Ok(other.ok()),
     }
 }

@@ -40,6 +40,7 @@ impl Value {
             ValueRef::Real(number) => Self::Real(number),
             ValueRef::Text(bytes) => match std::str::from_utf8(bytes) {
                 Ok(text) => Self::Text(text.to_owned()),
+                // Text that is none is kept as it is.
                 Err(_) => Self::Blob(bytes.to_vec()),
             },
             ValueRef::Blob(bytes) => Self::Blob(bytes.to_vec()),

@@ -211,6 +211,7 @@ impl Schema {
         for name in self.table_names() {
             let mut rows = table.query([name])?;
             if let Some(row) = rows.next()? {
+                // What is no text adds nothing.
                 add(row.get_ref(0)?.as_str().unwrap_or_default());
             }
         }
@@ -219,6 +220,7 @@ impl Schema {
         )?;
         let mut rows = indexes.query([self.table])?;
         while let Some(row) = rows.next()? {
+            // As above.
             add(row.get_ref(0)?.as_str().unwrap_or_default());
         }
         Ok(i64::from(hasher.finalize()))
@@ -285,6 +287,7 @@ impl Schema {
             let mut rows = query.query((name, kind))?;
             match rows.next()? {
                 None => return Ok(Some(format!("the {kind} {name} is not there"))),
+                // What is no text is not the SQL of ours either.
                 Some(row) if row.get_ref(0)?.as_str().ok() != Some(sql.as_str()) => {
                     return Ok(Some(format!("the {kind} {name} is not as this version makes it")));
                 }

@@ -15,6 +15,7 @@ struct State {
     /// Microseconds since 1970; [`RUNS`] for the system's clock.
     clock: AtomicI64,
     no_threads: AtomicBool,
+    panics: AtomicBool,
 }
 
 const RUNS: i64 = i64::MIN;
@@ -26,7 +27,11 @@ thread_local! {
 impl Outside {
     /// From now on this thread, and all that it has started through the library, sees this.
     pub(crate) fn begin() -> Self {
-        let new = Self(Arc::new(State { clock: AtomicI64::new(RUNS), no_threads: AtomicBool::new(false) }));
+        let new = Self(Arc::new(State {
+            clock: AtomicI64::new(RUNS),
+            no_threads: AtomicBool::new(false),
+            panics: AtomicBool::new(false),
+        }));
         SEEN.set(Some(new.clone()));
         new
     }
@@ -36,10 +41,22 @@ impl Outside {
         self.0.clock.store(micros, Ordering::SeqCst);
     }
 
+    /// Whether whoever makes rows in the thread for it panics.
+    pub(crate) fn set_panics(&self, panics: bool) {
+        self.0.panics.store(panics, Ordering::SeqCst);
+    }
+
     /// Whether the system has no more threads.
     pub(crate) fn set_no_threads(&self, none: bool) {
         self.0.no_threads.store(none, Ordering::SeqCst);
     }
+}
+
+/// Panics where a test wants it.
+pub(crate) fn may_panic() {
+    let wanted =
+        SEEN.with_borrow(|seen| seen.as_ref().is_some_and(|outside| outside.0.panics.load(Ordering::SeqCst)));
+    assert!(!wanted, "a test wants a panic");
 }
 
 /// The time that a test has set.

@@ -78,6 +78,7 @@ pub(super) fn findings<E: Event>(
 }
 
 fn open_evidence(database: &Path) -> Option<Connection> {
+    // A database that cannot be read now is met again by whoever opens it.
     crate::disk::identity(database).ok().flatten()?;
     projection::open_for_reading(database, Duration::ZERO).ok()
 }
@@ -159,6 +160,7 @@ fn line(store: StoreId, schema: &Schema, row: &FoundRow, into: &mut String) {
     let cells = own.iter().copied().zip(&row.values);
     let rest = [("key", row.key.clone()), ("appended_at", appended.unwrap_or(Value::Null))];
     for (name, value) in cells.chain(rest.iter().map(|(name, value)| (*name, value))) {
+        // Writing to a string cannot fail.
         let _ = write!(into, ",{}:{}", serde_json::Value::from(name), projection::json(value));
     }
     into.push_str("}\n");

@@ -191,6 +191,7 @@ impl<E: Event> KeyIndex<E> {
         if known.is_empty() {
             return Ok(Consulted::New);
         }
+        // There is one: a key was found to be taken.
         let first = keyed.iter().flatten().map(|(key, _, _)| key.clone()).next().unwrap_or_default();
         let claims = Claims { known, unknown, first, durable };
         if claims.known.iter().any(|(.., holder)| matches!(holder, Holder::Row(_))) {

@@ -44,6 +44,7 @@ impl Counting {
         }
         let (path, schema) = (database.to_owned(), schema.clone());
         let count = move || {
+            // Whoever needs the tally counts again, and meets the error.
             let db = projection::open_for_reading(&path, Duration::ZERO).ok()?;
             // Each page is looked at once: a few buffers that stay warm are faster than many. Nor does a count
             // depend on what is in the cells of a leaf, so that looking at each takes longer than counting.
@@ -64,7 +65,7 @@ impl Drop for Counting {
     fn drop(&mut self) {
         // An opening that failed leaves nobody behind who still has the database open.
         if let Some(thread) = self.0.take() {
-            let _ = thread.join();
+            drop(thread.join());
         }
     }
 }

@@ -224,7 +224,7 @@ impl<E: Event> Store<E> {
         if options.projection {
             let also = Arc::clone(&shared);
             let (opening, reports) = Opening::new(report.clone(), log.clone());
-            match threads::spawn("synclog-project", move || project::run::<E>(&also, Some(opening))) {
+            match threads::spawn(project::PROJECTOR, move || project::run::<E>(&also, Some(opening))) {
                 Ok(projector) => {
                     threads.projector = Some(projector);
                     report = opening::await_report(reports, options.projection_wait, report, &log);
@@ -232,7 +232,7 @@ impl<E: Event> Store<E> {
                 Err(error) => {
                     // The writer must be gone before the lock is.
                     shared.close();
-                    let _ = threads.committer.join();
+                    drop(threads.committer.join());
                     return Err(spawn_error(error));
                 }
             }
@@ -425,11 +425,12 @@ impl<E: Event> Inner<E> {
     fn shut(&self) {
         let Some(threads) = lock(&self.threads).take() else { return };
         self.shared.close();
-        let _ = threads.committer.join();
+        // Neither ends in a panic: both catch what happens in them, and tell it.
+        drop(threads.committer.join());
         self.halt.at(Instant::now() + self.options.projection_wait);
         self.shared.close_projection();
         if let Some(projector) = threads.projector {
-            let _ = projector.join();
+            drop(projector.join());
         }
     }
 }

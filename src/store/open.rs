@@ -25,7 +25,7 @@ use crate::time::Timestamp;
 use super::histories::{self, Log};
 use super::known::{Counting, Known, KnownRows};
 use super::options::Options;
-use super::project::{Projector, database_exists};
+use super::project::Projector;
 use super::report::OpenReport;
 
 /// A store that is locked and recovered, before its threads start.
@@ -95,11 +95,11 @@ pub(super) fn check_type<E: Event>(log: &LogDir) -> Result<()> {
 }
 
 fn kind_of_database(log: &LogDir) -> Option<u16> {
-    if !database_exists(&log.store_dir) {
-        return None;
-    }
-    let store = log.list().ok()?.segments.last()?.store;
+    // What cannot be read here is met again, and told, by the rest of the opening.
     let path = projection::database_path(&log.store_dir);
+    disk::identity(&path).ok().flatten()?;
+    let store = log.list().ok()?.segments.last()?.store;
+    // Nor is this the last to open it.
     let db = projection::open_for_reading(&path, Duration::ZERO).ok()?;
     projection::event_kind_of(&db, store)
 }
@@ -109,6 +109,7 @@ pub(crate) fn no_store(log: &LogDir, found: &Contents, create: bool) -> Error {
     let dir = log.store_dir.clone();
     match found {
         Contents::LogMissing => {
+            // Whoever opens the log reads it again, and meets the error.
             let seen = tail::read(log).ok().flatten().map(|(_, witness)| witness);
             Error::Damaged { dir, findings: vec![all_gone(log, seen)] }
         }
@@ -185,12 +186,17 @@ pub(super) fn peek(
     wait: Duration,
     fallback: Fallback,
 ) -> Peeked {
-    let identity = disk::identity(&projection::database_path(dir)).unwrap_or_default();
-    let nothing = Peeked { db: None, witness: None, unread: None, applied: 0, identity };
-    if !database_exists(dir) {
-        return nothing;
-    }
     let path = projection::database_path(dir);
+    let mut nothing = Peeked { db: None, witness: None, unread: None, applied: 0, identity: None };
+    match disk::identity(&path) {
+        Ok(None) => return nothing,
+        Ok(found) => nothing.identity = found,
+        // What cannot be looked up may be there, and tell.
+        Err(error) => {
+            let reason = error.to_string();
+            return Peeked { unread: Some(Unread { reason, busy: false }), ..nothing };
+        }
+    }
     let look = |db: Connection| {
         let (_, applied) = projection::check(&db, schema, store)?;
         let vouched = projection::vouches_for(&db, schema, applied)?;
@@ -198,7 +204,8 @@ pub(super) fn peek(
     };
     let mut opened = projection::open_for_reading(&path, wait).and_then(look);
     if matches!(opened, Err(Trouble::Failed(_))) {
-        let alone = disk::file_len(&projection::beside(&path, "-wal")) == 0;
+        // One that cannot be looked up may hold something.
+        let alone = disk::file_len(&projection::beside(&path, "-wal")).is_ok_and(|len| len == 0);
         opened = match fallback {
             Fallback::ReadWrite => projection::open_existing(&path, wait).and_then(look),
             Fallback::FileAlone if alone => projection::open_immutable(&path).and_then(look),
@@ -214,7 +221,14 @@ pub(super) fn peek(
         },
         Err(Trouble::Busy(reason)) => Peeked { unread: Some(Unread { reason, busy: true }), ..nothing },
         Err(Trouble::Failed(reason)) => Peeked { unread: Some(Unread { reason, busy: false }), ..nothing },
-        Err(_) => nothing,
+        // What is no database of this store says nothing.
+        Err(
+            Trouble::Unusable(_)
+            | Trouble::Outdated(_)
+            | Trouble::Altered(_)
+            | Trouble::Foreign(_)
+            | Trouble::Unfinished(_),
+        ) => nothing,
     }
 }
 

@@ -80,6 +80,7 @@ pub(super) fn await_report(
 ) -> OpenReport {
     match reports.recv_timeout(wait) {
         Ok(whole) => report = whole,
+        // It takes longer, or its thread is gone: either way the rows are not there.
         Err(_) => report.projection_pending = Some(BEHIND.into()),
     }
     report.save(log);

@@ -117,3 +117,30 @@ fn p12_no_thread_to_be_had_is_not_fatal() {
     assert_eq!(store.append(event("and on")).unwrap().seq, 601);
     store.close().unwrap();
 }
+
+/// A projector that panics says why the rows do not follow, and tries again.
+#[test]
+fn p12_a_projector_that_panics_is_told_and_goes_on() {
+    let outside = Outside::begin();
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), Options::default()).unwrap();
+    store.append(event("first")).unwrap();
+    outside.set_panics(true);
+    let receipts = store.submit([event("second")]).unwrap().wait().unwrap();
+    assert_eq!(
+        receipts.iter().map(|receipt| receipt.seq).collect::<Vec<_>>(),
+        [2],
+        "it is durable all the same"
+    );
+    let trouble = loop {
+        if let Some(trouble) = store.projection_trouble() {
+            break trouble;
+        }
+        std::thread::yield_now();
+    };
+    assert!(trouble.contains("a test wants a panic"), "{trouble}");
+    outside.set_panics(false);
+    assert!(store.wait_projected(Duration::from_mins(1)));
+    assert_eq!((store.projection_trouble(), store.applied_seq()), (None, 2));
+    store.close().unwrap();
+}

@@ -1,7 +1,7 @@
 //! The projector: the thread that brings rows up to what is durable, and keeps trying while another
 //! process holds the database. Its backlog is a position in the log, not memory.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,12 +21,15 @@ use crate::replay::{self, Prepared, ReplayReport, Stop};
 use crate::room::Room;
 use crate::standing::Standing;
 use crate::store_id::StoreId;
+use crate::threads;
 
 use super::commit::{Shared, Turn};
 use super::histories::{self, Log};
 use super::known::{Counting, Known, KnownRows};
 use super::opening::{Halt, Opening};
 
+/// The thread that makes rows.
+pub(super) const PROJECTOR: &str = "synclog-project";
 /// How long one attempt waits for another process before it lets go and tries again later.
 const ATTEMPT: Duration = Duration::from_millis(20);
 /// How long to pause after the first failed attempt, and at most.
@@ -481,6 +484,7 @@ impl Projector {
             let kept = self.findings.len();
             let why = match projection::open_for_reading(&self.database, wait) {
                 Ok(db) => compare::pages(&db).err(),
+                // It is made anew, whatever it is like.
                 Err(_) => None,
             };
             let why = why.unwrap_or_else(|| Trouble::Altered("this was asked for".into()));
@@ -541,8 +545,16 @@ pub(super) fn run<E: Event>(shared: &Arc<Shared<E>>, mut opening: Option<Opening
         if suspect && opening.is_none() {
             projector.forget();
         }
-        let result =
-            projector.bring_up::<E>(durable, ATTEMPT, |seq, unhealed| rows.set_applied(seq, unhealed));
+        let brought = threads::guarded(PROJECTOR, || {
+            #[cfg(test)]
+            crate::proof::outside::may_panic();
+            projector.bring_up::<E>(durable, ATTEMPT, |seq, unhealed| rows.set_applied(seq, unhealed))
+        });
+        let result = brought.unwrap_or_else(|error| {
+            // Nothing is known of what it was in the middle of. It is tried again like any failure.
+            projector.forget();
+            Err(error.into())
+        });
         // Nobody who closes a store waits for what does not come.
         let (mut told, mut gives_up) = (None, false);
         match result {
@@ -590,9 +602,4 @@ pub(super) fn run<E: Event>(shared: &Arc<Shared<E>>, mut opening: Option<Opening
             return;
         }
     }
-}
-
-/// Whether the directory of a store is one whose database may have been seen by somebody.
-pub(super) fn database_exists(dir: &Path) -> bool {
-    crate::disk::identity(&projection::database_path(dir)).is_ok_and(|found| found.is_some())
 }

@@ -328,7 +328,9 @@ impl<E: Event> Reader<E> {
     /// Bytes of the database and of the log that SQLite keeps beside it.
     pub fn database_bytes(&self) -> u64 {
         let path = self.database();
-        disk::file_len(&path) + disk::file_len(&projection::beside(&path, "-wal"))
+        // For show: what cannot be looked up is told where it is read.
+        let len = |path: &std::path::Path| disk::file_len(path).unwrap_or(0);
+        len(&path) + len(&projection::beside(&path, "-wal"))
     }
 
     /// The store that the database names, and the newest event that its rows reflect. The id differs
@@ -409,12 +411,14 @@ impl<E: Event> Reader<E> {
     ) -> Result<(Connection, StoreId, projection::Applied), Trouble> {
         const ATTEMPTS: u32 = 6;
         let path = self.database();
+        // Only whether anything has changed matters.
         let looks = || (disk::identity(&path).ok(), disk::identity(&projection::beside(&path, ".new")).ok());
         for attempt in 1..ATTEMPTS {
             let before = looks();
             let found = self.connect_once(store);
             let passes = match &found {
                 Ok(_) | Err(Trouble::Busy(_) | Trouble::Foreign(_)) => false,
+                // As above.
                 Err(_) => before != looks() || (before.0 == Some(None) && before.1 != Some(None)),
             };
             if !passes {
@@ -430,6 +434,7 @@ impl<E: Event> Reader<E> {
         store: Option<StoreId>,
     ) -> Result<(Connection, StoreId, projection::Applied), Trouble> {
         let path = self.database();
+        // What cannot be looked up fails below.
         if disk::identity(&path).is_ok_and(|found| found.is_none()) {
             return Err(Trouble::Unusable("the database is not there".into()));
         }
@@ -441,7 +446,7 @@ impl<E: Event> Reader<E> {
             Err(Trouble::Failed(reason)) => {
                 // With nothing in the write-ahead log and nobody writing, the file alone is the
                 // database, and SQLite can read it without making files beside it.
-                let alone = disk::file_len(&projection::beside(&path, "-wal")) == 0;
+                let alone = disk::file_len(&projection::beside(&path, "-wal")).is_ok_and(|len| len == 0);
                 if alone && !self.live_writer {
                     projection::open_immutable(&path).and_then(check)
                 } else {

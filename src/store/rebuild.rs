@@ -27,8 +27,14 @@ impl Projector {
     ) -> Result<(), Stop> {
         self.log.check()?;
         let view = self.view(durable)?;
-        let there = disk::identity(&self.database).is_ok_and(|found| found.is_some());
-        let db = projection::open_for_reading(&self.database, wait).ok();
+        let found = disk::identity(&self.database);
+        let there = found.map_err(|error| Error::io("look up", &self.database, error))?.is_some();
+        let db = match projection::open_for_reading(&self.database, wait) {
+            Ok(db) => Some(db),
+            // Somebody is changing it, and nothing tells yet whose it is.
+            Err(trouble @ Trouble::Busy(_)) => return Err(trouble.into()),
+            Err(_) => None,
+        };
         let ours = db.as_ref().is_some_and(|db| projection::names_store(db, self.store));
         if let Some(db) = &db {
             self.check_history::<E>(&view, db)?;
@@ -137,10 +143,10 @@ impl Projector {
     /// Keeps a database that cannot be used, and says where; there is nothing to keep of an empty file.
     fn move_aside(&self) -> Result<Option<PathBuf>, Stop> {
         self.log.check()?;
-        if disk::file_len(&self.database) == 0 {
+        let io = |error: std::io::Error| Stop::Log(Error::io("move aside", &self.database, error));
+        if disk::file_len(&self.database).map_err(io)? == 0 {
             return Ok(None);
         }
-        let io = |error: std::io::Error| Stop::Log(Error::io("move aside", &self.database, error));
         let dir = self.log.quarantine_dir();
         self.log.disk.create_dir(&dir).map_err(io)?;
         let stamp: String =

@@ -163,6 +163,7 @@ impl<E: Event> Reader<E> {
     fn compare(&self, db: &Connection, applied: Applied, check: &mut Check<'_>) -> Result<bool> {
         check.summary.applied_seq = applied.seq;
         let trouble = walk::<E>(self.view(), self.schema(), db, applied, check)?;
+        // Tables that cannot be read are told by the comparison.
         for foreign in foreign::meddling(db, self.schema()).unwrap_or_default() {
             let what = format!("{foreign}; `synclog replay` puts it aside");
             check.tell(Finding::new(FindingKind::ForeignObject, what).file(self.database()));

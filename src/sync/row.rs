@@ -127,6 +127,7 @@ fn word<T: std::str::FromStr + ToString>(text: &str) -> Result<T> {
 
 fn time(text: &str) -> Result<Timestamp> {
     text.parse::<Timestamp>()
+        // Refused below, like a time in another form.
         .ok()
         .filter(|time| time.to_string() == text)
         .ok_or_else(|| Error::codec(format!("created_at {text:?} is not in the form that is written")))

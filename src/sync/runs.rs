@@ -238,6 +238,7 @@ impl RunJoiner {
             RunState::Failed => {}
             RunState::Open | RunState::Stuck => {
                 let silent = i128::from(self.now.as_micros()) - i128::from(silent_since.as_micros());
+                // A time to come is no silence.
                 let stuck = u128::try_from(silent).is_ok_and(|silent| silent > self.older_than.as_micros());
                 run.state = if stuck { RunState::Stuck } else { RunState::Open };
             }

@@ -202,6 +202,7 @@ impl<E: Event> Core<E> {
                 Err(error.with_outcome(Outcome::NotWritten))
             }
         };
+        // An error is the answer; there is no row to wait for.
         let last = answer.as_ref().ok().and_then(|seqs| seqs.iter().max().copied());
         entry.slot.put(answer);
         if let Some(last) = last {

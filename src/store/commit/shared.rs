@@ -100,6 +100,7 @@ impl<T: Batch, C: Commit<T>> Shared<T, C> {
             tracing::error!(%cause, "the log took its last write (P10)");
             self.die(cause);
         })
+        // Told just now; who waits has it from `die`.
         .ok()
     }
 

@@ -238,6 +238,7 @@ impl Cells {
     ) -> Result<Option<T>, String> {
         let name = self.name(field);
         let Some(word) = self.text(field)?.filter(|word| !word.trim().is_empty()) else { return Ok(None) };
+        // What is no known word goes into the details.
         let known = word.trim().parse().ok();
         if known.is_none() {
             unknown.push(format!("{name}: {word}"));
@@ -264,6 +265,7 @@ impl Cells {
             other => format!("{name}: {other}"),
         })?;
         let wrong = reading.wrong_time.filter(|_| !matches!(time, SourceTime::Zoned(_)));
+        // A time that could not be read then was not imported.
         Ok((time, wrong.and_then(|read| read(&text).ok()).map(SourceTime::timestamp)))
     }
 
@@ -337,6 +339,7 @@ impl Cells {
         }
         let status = self.word(Field::Status, &mut words)?;
         if own && let Some(word) = words.first() {
+            // Without a colon there is no such line.
             let (name, word) = word.split_once(": ").unwrap_or_default();
             return Err(format!("{name} is the unknown word {}", shown(word)));
         }

@@ -33,7 +33,8 @@ pub(super) fn read(path: &Path, reading: &Reading<'_>) -> Result<Source> {
     let mut db = open(path, reading.wait)?;
     let mut wal = path.as_os_str().to_owned();
     wal.push("-wal");
-    let size = crate::disk::file_len(path).saturating_add(crate::disk::file_len(Path::new(&wal)));
+    let len = |path: &Path| crate::disk::file_len(path).map_err(|error| Error::io("look up", path, error));
+    let size = len(path)?.saturating_add(len(Path::new(&wal))?);
     let allowed = |(always, each): (u64, u64)| size.saturating_mul(each).saturating_add(always);
     let mut left = allowed(STEPS) / STEPS_BETWEEN as u64;
     db.progress_handler(
@@ -85,7 +86,8 @@ fn open(path: &Path, wait: Duration) -> Result<Connection> {
     };
     let mut wal = path.as_os_str().to_owned();
     wal.push("-wal");
-    let wal_is_empty = crate::disk::file_len(Path::new(&wal)) == 0;
+    // One that cannot be looked up may hold something.
+    let wal_is_empty = crate::disk::file_len(Path::new(&wal)).is_ok_and(|len| len == 0);
     let no_room = matches!(
         error.sqlite_error_code(),
         Some(rusqlite::ErrorCode::CannotOpen | rusqlite::ErrorCode::ReadOnly)
@@ -150,6 +152,7 @@ fn read_table(db: &Connection, path: &Path, reading: &Reading<'_>, mut room: u64
                 ValueRef::Text(bytes) => match std::str::from_utf8(bytes) {
                     Ok(text) => Cell::Text(text.into()),
                     Err(_) if field(name).is_none() => Cell::Text(hex(bytes)),
+                    // Rejected, with this as the reason.
                     Err(_) => Cell::Other("not UTF-8"),
                 },
                 ValueRef::Blob(bytes) if field(name).is_none() => Cell::Text(hex(bytes)),
