@@ -62,5 +62,6 @@ fn a_repeated_key_lists_nothing_and_keeps_no_append_waiting() {
         of_log("openat").len()
     );
     let waits: Vec<_> = of_log("pread64").into_iter().filter(|call| call.thread == *committing).collect();
-    assert!(waits.is_empty(), "the committing thread reads the log: {} reads", waits.len());
+    // One append looks whether there are zeros where it writes.
+    assert!(waits.len() <= 1, "the committing thread reads the log: {} reads", waits.len());
 }

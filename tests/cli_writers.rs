@@ -14,12 +14,14 @@ fn a_second_writer_is_refused_with_the_pid_of_the_first() {
     first.send(format!("{}\n", line("m")).as_bytes());
     first.answer();
     let pid = first.child.id().to_string();
+    let source = bench.temp.path().join("source.jsonl");
+    std::fs::write(&source, "").unwrap();
     for args in [
         append_args("other"),
         vec!["append", "--stdin"],
         vec!["replay"],
         vec!["repair"],
-        vec!["import", "/dev/null"],
+        vec!["import", source.to_str().unwrap()],
     ] {
         let mut args = args;
         args.extend(["--wait", "100ms"]);

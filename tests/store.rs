@@ -525,7 +525,10 @@ fn a_segment_of_another_store_gives_no_event_and_names_the_gap() {
         }
     }
     assert_eq!(events + lost, whole.len() as u64);
-    let report = SyncStore::repair(dir.path(), small(), false, false).unwrap();
+    // Without rows the same events are named; with them they come back.
+    let (database, kept) = (database(dir.path()), dir.path().join("kept"));
+    std::fs::rename(&database, &kept).unwrap();
+    let report = SyncStore::repair(dir.path(), small(), true, false).unwrap();
     let named: u64 = report
         .lost
         .iter()
@@ -533,6 +536,10 @@ fn a_segment_of_another_store_gives_no_event_and_names_the_gap() {
         .map(synclog::Finding::events)
         .sum();
     assert_eq!(named, lost, "repair names the same events: {:?}", report.lost);
+    std::fs::rename(&kept, &database).unwrap();
+    let report = SyncStore::repair(dir.path(), small(), false, false).unwrap();
+    assert_eq!((report.healed_events, report.lost.len()), (lost, 0), "{:?}", report.lost);
+    assert_eq!(messages(dir.path()), whole);
 }
 
 #[test]

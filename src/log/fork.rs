@@ -182,7 +182,7 @@ fn at(cursor: &Cursor) -> Stand {
 }
 
 /// The header checksum that a frame from elsewhere gives.
-fn sum_of(frame: &DonorFrame) -> Option<u32> {
+pub(super) fn sum_of(frame: &DonorFrame) -> Option<u32> {
     let bytes = frame.header.get(frame::HEADER_SUM_AT..)?.first_chunk()?;
     Some(u32::from_le_bytes(*bytes))
 }

@@ -15,6 +15,8 @@ use crate::finding::{Finding, FindingKind};
 use crate::store_id::StoreId;
 
 use super::directory::{Listing, LogDir};
+use super::fork::sum_of;
+use super::heal::Donor;
 use super::open::{OpenLog, Recovered, newest, sync_dirs};
 use super::quarantine;
 use super::row_walk::Walk;
@@ -136,13 +138,17 @@ pub(super) fn remake(
             Goal::Seen(_) => most_unusable.max(number + MOST_BEHIND),
         };
         let most = most.min(number + MOST_MISSING);
-        let start = match &before {
+        let (start, last_event) = match &before {
             Some(header) => end_of(log, header, parts)?,
-            None => Chain { offset: FIRST_FRAME, seq: 1, previous: 0, in_batch: false },
+            None => (Chain { offset: FIRST_FRAME, seq: 1, previous: 0, in_batch: false }, None),
         };
         let mut walk = Walk::new(store, number, start, most, goal.until(), with.donor);
         walk.size = before.map_or(MAX_SEGMENT, |header| header.size);
         let Some(mut plan) = plan(&mut walk, before, goal)? else { continue };
+        let seam = plan.events.first().is_some_and(|(first, _)| *first != start.seq) && before.is_some();
+        if seam && matches!(goal, Goal::Seen(_)) && !is_known(last_event, with.donor)? {
+            continue; // they may be rows of another history of this store
+        }
         if let Goal::Seen(_) = goal {
             // A file behind the last frame that is no segment has the place of one that held nothing, as far
             // as anybody has seen.
@@ -197,13 +203,21 @@ fn gaps(listing: &Listing, seen: [Option<Witness>; 2]) -> Vec<(Option<SegmentHea
     gaps
 }
 
-/// Where the frames of a segment end, damaged ones among them or not.
-fn end_of(log: &LogDir, header: &SegmentHeader, parts: &[SegmentHeader]) -> Result<Chain> {
+/// Where the frames of a segment end, damaged ones among them or not, and its last event.
+fn end_of(log: &LogDir, header: &SegmentHeader, parts: &[SegmentHeader]) -> Result<(Chain, Option<Witness>)> {
     let surveyed = survey(&mut log.reader_of(header, parts)?, None, None)?;
-    Ok(match surveyed.beyond {
+    let end = match surveyed.beyond {
         Some((offset, header)) if header.seq >= surveyed.end.seq => Chain::after(offset, &header),
         _ => surveyed.end,
-    })
+    };
+    Ok((end, surveyed.last_event))
+}
+
+/// Whether the rows have this event of the log as the log has it. Where the first row behind the log's end is
+/// missing, nothing else ties the further ones to this log (P4).
+fn is_known(event: Option<Witness>, donor: &mut dyn Donor) -> Result<bool> {
+    let Some(event) = event else { return Ok(false) };
+    Ok(donor.frame(event.seq)?.and_then(|frame| sum_of(&frame)) == Some(event.sum))
 }
 
 /// Walks through rows until they arrive; `None` where they do not.

@@ -159,7 +159,7 @@ fn another_history_put_in_place_is_named_and_neither_is_lost() {
                 });
                 if !chooses {
                     // Segments of both do not fit together: they are named as such.
-                    assert_eq!(part, Part::NewestSegment, "{case:?}: {found:?}");
+                    assert_eq!(part, Part::NewestSegment, "{case:?}: {found:?}; then {:?}", mended.lost);
                     continue;
                 }
                 if kinds(&mended.lost).contains(&FindingKind::TwoHistories) {
