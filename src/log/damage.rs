@@ -36,7 +36,10 @@ pub(crate) fn name_damage(
             _ => {}
         }
     }
-    if later.is_none() && horizon.offset <= surveyed.end.offset && !surveyed.evidence.rest_is_zero {
+    // A batch in a file that is not whole may have had its end in what is gone.
+    let cut_batch = surveyed.open_batch.is_some() && parts.contains(header);
+    let something = !surveyed.evidence.rest_is_zero || cut_batch;
+    if later.is_none() && horizon.offset <= surveyed.end.offset && something {
         let what = format!(
             "{}, and nothing tells whether it was acknowledged; `synclog repair` heals it if its row is there",
             surveyed.fault.describe()

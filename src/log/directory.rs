@@ -243,8 +243,13 @@ impl LogDir {
 
     /// All segments are of one store, and go on from one to the next.
     fn check_order(&self, listing: &mut Listing) {
-        let Some(last) = listing.segments.last().copied() else { return };
-        let own = majority_store(&listing.segments).unwrap_or(last.store);
+        let lengths = listing.unusable.iter().filter_map(|unusable| match unusable.why {
+            Unfit::Length(header) => Some(header),
+            _ => None,
+        });
+        // Where no file is whole, those of another length tell it.
+        let told = majority_store(&listing.segments);
+        let Some(own) = told.or_else(|| majority_store(&lengths.collect::<Vec<_>>())) else { return };
         let (kept, foreign): (Vec<SegmentHeader>, Vec<SegmentHeader>) =
             listing.segments.iter().partition(|header| header.store == own);
         for header in foreign {

@@ -155,6 +155,28 @@
 //! A reader cannot check the hash. A record is durable, and a new segment begun, before any payload is
 //! erased; an event that a record covers is deleted, whatever its body holds.
 //!
+//! # A segment that is not whole
+//!
+//! A file is *not whole* where its length is not the size in its header, or where it has no header: no copy is sound,
+//! or two differ. No crash makes such a file, so nothing is appended until it is mended. What is sound in it is
+//! read all the same, and what is missing is named, as far as its header is known:
+//!
+//! - A file of another length is read at the size in its header, or in the first copy where there is no room for two.
+//!   What was cut off counts as zeros, what is too much is not looked at.
+//! - A file without a header, of at least 8240 bytes, counts as a segment with the number in its name and with its
+//!   length, rounded up to a multiple of 4096 and at most 128 MiB, as its size. Its first seq and previous checksum
+//!   are those of the header at offset 8192, if that is valid in a segment of 128 MiB. Otherwise, if there is a
+//!   valid header anywhere in it, they are where the segment before ends, if that is whole, all its frames are valid,
+//!   and no batch is open; for segment 1 they are 1 and 0.
+//!
+//! The store is the one that most whole segments name; where none is whole, most other headers; where there are no
+//! others, the file `tail` (see below). Of equals it is the one of the latest segment. A file of another store or
+//! another number is not read, nor one of which the header stays unknown: its events are missing, up to the first seq
+//! of the next segment. Where nothing can be read, all events up to that of a witness (see below) are missing.
+//!
+//! At the end of the last segment, if it is not whole, nothing is a torn tail, and an open batch is damage like any other: what
+//! it lacks may have stood in what is gone. Whether more events stood there, nothing in the file tells.
+//!
 //! # Writing, and what a reader may conclude
 //!
 //! A *group* is what one sync makes durable: whole batches, in one segment, at most 34 MiB. An
@@ -198,7 +220,9 @@
 //! unless it lies in that sector as well. So there are two witnesses outside the segments: the applied
 //! seq in SQLite, and the file `tail` in the store's directory ([`tail`]), one line with the store id,
 //! the seq of the newest event when the log last fell idle or was closed, the header checksum of its
-//! frame, and a CRC-32 of these. Whoever puts back an older copy of the
+//! frame, and a CRC-32 of these. A witness that names another checksum for an event that the log holds speaks of
+//! another history of the store (a copy that went on elsewhere, say): this event counts as damaged, is shown all the
+//! same, and nothing is appended until somebody has chosen. Whoever puts back an older copy of the
 //! whole store, or rewrites log and database together, is not caught by anything inside the store.
 
 pub(crate) mod cursor;

@@ -2,8 +2,6 @@
 //! wrong length, or without a header. They are put together again; what is missing in them is then
 //! damage like any other.
 
-use std::sync::Arc;
-
 use crate::disk::DiskFile;
 use crate::error::{Error, Result};
 use crate::finding::{Finding, FindingKind};
@@ -13,8 +11,8 @@ use super::directory::{Listing, LogDir, Unfit, Unusable};
 use super::frame::{HEADER_LEN, MAX_SEQ, Seed, decode_header};
 use super::open::{OpenLog, Recovered, newest};
 use super::quarantine;
-use super::segment::{self, FIRST_FRAME, HEADER_BLOCK, MAX_SEGMENT, SegmentHeader, SegmentReader};
-use super::survey::{Chain, Witness, survey};
+use super::segment::{self, FIRST_FRAME, HEADER_BLOCK, MAX_SEGMENT, SegmentHeader};
+use super::survey::{Chain, Witness, frame_at, survey, survey_from};
 use super::tail;
 
 /// Puts every file together again for which that is possible. One that is whole again may tell what its
@@ -128,10 +126,17 @@ fn end_of(
 
 /// The headers of files that are no segments as they stand, and of which frames can be read all the same.
 pub(super) fn readable(log: &LogDir, listing: &Listing) -> Result<Vec<SegmentHeader>> {
+    // Where no file is whole, one of another length tells all the same which store this is.
+    let lengths = listing.unusable.iter().filter_map(|unusable| match unusable.why {
+        Unfit::Length(header) => Some(header),
+        _ => None,
+    });
+    let known: Vec<_> =
+        if listing.segments.is_empty() { lengths.collect() } else { listing.segments.clone() };
     let header = |unusable: &Unusable| match unusable.why {
         Unfit::Foreign => Ok(None),
         Unfit::Length(header) => Ok(Some(header)),
-        Unfit::Header => infer_header(log, unusable, &listing.segments),
+        Unfit::Header => infer_header(log, unusable, &known),
     };
     listing.unusable.iter().filter_map(|unusable| header(unusable).transpose()).collect()
 }
@@ -206,11 +211,18 @@ fn end_of_predecessor(log: &LogDir, number: u64, segments: &[SegmentHeader]) -> 
         return Ok(Some((start, created_at)));
     }
     let Some(before) = segments.iter().find(|header| header.number == number - 1) else { return Ok(None) };
-    let file: Arc<dyn DiskFile> = log.open_file(before.number, false)?;
-    let mut reader = SegmentReader::new(log.segment_path(before.number), *before, file);
-    let surveyed = survey(&mut reader, None, None)?;
-    let whole = surveyed.evidence.rest_is_zero && surveyed.open_batch.is_none();
-    Ok(whole.then_some((surveyed.end, created_at)))
+    // One of another length does not tell where it ended.
+    let Some(mut reader) = log.header_of(before.number)?.map(|header| log.reader(&header)).transpose()?
+    else {
+        return Ok(None);
+    };
+    let mut end = Chain::start_of(before);
+    // It is not the last segment, so events in it may be erased.
+    while let Ok(frame) = frame_at(&mut reader, &end)? {
+        end = Chain::after(frame.offset, &frame.header);
+    }
+    let whole = !end.in_batch && survey_from(&mut reader, end, None, None)?.evidence.rest_is_zero;
+    Ok(whole.then_some((end, created_at)))
 }
 
 /// Makes the segment anew from the bytes behind the headers, and puts it in the place of the old file.

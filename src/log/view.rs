@@ -133,7 +133,7 @@ impl LogView {
         let row = decide(surveyed.evidence);
         match row.verdict {
             // What a file that was cut ends in is no unfinished append.
-            Verdict::TornTail | Verdict::DamagedFiller if is_part => {
+            Verdict::CleanEnd | Verdict::TornTail | Verdict::DamagedFiller if is_part => {
                 self.findings.extend(name_damage(&self.log, &surveyed, active, None, &self.segments.parts)?);
             }
             Verdict::Corruption => {

@@ -99,8 +99,9 @@ class Segment:
                 and struct.unpack_from("<I", data, at + 40)[0]
                 == self.checksum(at, data[at:at + 40], data[at + 44:at + 48]))
 
-    def header(self, at):
-        """The valid header at an offset (conditions 1 to 6), or None."""
+    def header(self, at, size=None):
+        """The valid header at an offset (conditions 1 to 6), or None. `size` is that of the segment, where the
+        bytes do not tell it."""
         if not self.header_sum_fits(at):
             return None
         head = FrameHeader(*FRAME_HEADER.unpack_from(self.data, at))
@@ -113,7 +114,7 @@ class Segment:
             known = head.flags == 0 and head.seq + seqs_used(head) <= NUMBER_MAX
         else:
             known = head.kind == DELETION and head.type == 0 and head.flags == 0
-        inside = head.length <= PAYLOAD_MAX and frame_end(at, head) <= len(self.data)
+        inside = head.length <= PAYLOAD_MAX and frame_end(at, head) <= (size or len(self.data))
         proof = head.durable_end % 8 == 0 and FIRST_FRAME <= head.durable_end <= at
         return head if known and 1 <= head.seq <= NUMBER_MAX and inside and proof else None
 

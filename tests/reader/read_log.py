@@ -23,8 +23,9 @@ import zlib
 sys.dont_write_bytecode = True  # nothing is left beside this file
 
 from log_format import (  # noqa: E402
-    FIRST_FRAME, KINDS, NUMBER_MAX, Deleted, Entry, Position, Segment, deletion_record, describe_event,
-    gap_fields, judge_tail, segment_header, seqs_used, unfinished_batch, walk_on, walk_valid)
+    COPY, FIRST_FRAME, HEADER, KINDS, NUMBER_MAX, SEGMENT_MAX, Deleted, Entry, Position, Segment,
+    SegmentHeader, deletion_record, describe_event, gap_fields, judge_tail, segment_header, seqs_used,
+    unfinished_batch, walk_on, walk_valid)
 
 # ---- Files ------------------------------------------------------------------------------------
 
@@ -77,8 +78,9 @@ def read_witness(path):
 
 # ---- A store ----------------------------------------------------------------------------------
 
-# A segment's file. `head` is None where nothing in it can be read.
-File = collections.namedtuple("File", "number path head")
+# A segment's file. `head` is None where nothing in it can be read. `wrong` tells why it is not whole.
+File = collections.namedtuple("File", "number path length head wrong")
+NO_HEADER = ("no sound header", "two headers that differ")
 
 
 class StoreReader:
@@ -118,13 +120,20 @@ class StoreReader:
             return self.damage(f"unreadable: {error}", refuse=True)
         for name in strange:
             self.tell({"note": "no part of the log", "file": name})
-        if not segments:
-            return self.damage("no segment", refuse=True)
-        files = self.headers(segments)
-        self.store = self.store_id(files)
         witness = read_witness(os.path.join(self.directory, "tail"))
+        files = self.headers(segments)
+        self.store = self.store_id(files, witness)
+        files = [self.own(file) for file in files]
+        files = [self.without_header(file, files) for file in files]
+        for file in files:
+            if file.wrong:
+                kind = "segment not whole: " if file.head else "bad segment: "
+                self.damage(kind + file.wrong, file.path, refuse=True)
+        if not any(file.head for file in files):
+            lost = (1, witness.seq) if witness and witness.seq else (None, None)
+            return self.damage("no segment", None, None, *lost, refuse=True)
         self.witness = witness if witness and witness.store == self.store else None
-        self.walk([self.own(file) for file in files])
+        self.walk(files)
 
     def headers(self, segments):
         """Reads the headers alone, which are small."""
@@ -134,28 +143,71 @@ class StoreReader:
                 raw, length = read_file(path, FIRST_FRAME)
                 head, newer, wrong = segment_header(raw)
             except Unreadable as error:
-                head, newer, wrong, length = None, False, f"unreadable: {error}", None
+                head, newer, wrong, length = None, False, f"unreadable: {error}", 0
             if head and head.number != number:
                 head, wrong = None, "another segment's number"
             if head and head.size != length:
-                head, wrong = None, "not of its size"
+                wrong = "not of its size"
             if wrong == "one copy of the header":
                 self.damage("damaged header copy", path, 0)
-            elif wrong:
-                self.damage("newer format" if newer else "bad segment: " + wrong, path, refuse=True)
-            files.append(File(number, path, head))
+                wrong = None
+            elif newer:
+                self.damage("newer format", path, refuse=True)
+                wrong = None
+            files.append(File(number, path, length, head, wrong))
         return files
 
-    def store_id(self, files):
-        """The id that most headers have; of several, the newest header's."""
-        count = collections.Counter(file.head.store for file in reversed(files) if file.head)
-        return max(count, key=lambda store: count[store]) if count else None
+    def store_id(self, files, witness):
+        """The id that most headers of whole segments have; of several, the newest header's. Where none is
+        whole, that of the others; where there is none at all, the witness's."""
+        for heads in ([file.head for file in files if file.head and not file.wrong],
+                      [file.head for file in files if file.head]):
+            count = collections.Counter(head.store for head in reversed(heads))
+            if count:
+                return max(count, key=lambda store: count[store])
+        return witness.store if witness else None
 
     def own(self, file):
         if file.head is None or file.head.store == self.store:
             return file
-        self.damage("bad segment: of another store", file.path, refuse=True)
-        return file._replace(head=None)
+        return file._replace(head=None, wrong=file.wrong or "of another store")
+
+    def bytes_of(self, file, size):
+        """The segment's bytes at its size: what is not there is zero, what is too much is not looked at."""
+        data, _ = read_file(file.path, size)
+        return Segment(data.ljust(size, b"\0"), self.store, file.number)
+
+    def without_header(self, file, files):
+        """A file without a header of its own gets what its first frame, or the segment before, tells."""
+        size = -(-file.length // COPY) * COPY
+        if (file.wrong not in NO_HEADER or not self.store or not 1 <= file.number <= NUMBER_MAX
+                or file.length < FIRST_FRAME + HEADER or size > SEGMENT_MAX):
+            return file
+        try:
+            start = self.start_of(file, self.bytes_of(file, size), files)
+        except Unreadable:
+            return file
+        if start is None:
+            return file
+        return file._replace(head=SegmentHeader(
+            b"", 1, 1, self.store, file.number, start.seq, min(1, start.seq), size, 0, start.previous, 0))
+
+    def start_of(self, file, segment, files):
+        """The position at the start of a segment without a header, or None."""
+        first = segment.header(FIRST_FRAME, SEGMENT_MAX)
+        if first:
+            return Position(first.seq, first.previous)
+        if segment.next_header(FIRST_FRAME, lambda _: True)[1] is None:
+            return None
+        if file.number == 1:
+            return Position(1, 0)
+        for before in files:
+            if before.number == file.number - 1 and before.head and not before.wrong:
+                data = self.bytes_of(before, before.head.size)
+                position = Position(before.head.first_seq, before.head.previous)
+                _, end = walk_valid(data, FIRST_FRAME, position, False)
+                return position if end >= data.content_end and not position.in_batch else None
+        return None
 
     def walk(self, files):
         """From file to file, with the position that each one leaves to the next."""
@@ -186,15 +238,14 @@ class StoreReader:
             return self.skip(after, position)
         position.seq, position.previous, position.in_batch = file.head.first_seq, file.head.previous, False
         try:
-            data, _ = read_file(file.path, file.head.size)
+            segment = self.bytes_of(file, file.head.size)
         except Unreadable as error:
             self.damage(f"unreadable: {error}", file.path, refuse=True)
             return self.skip(after, position)
-        segment = Segment(data, self.store, file.number)
         if after:
             self.sealed(segment, file.path, after, position)
         else:
-            self.last(segment, file.path, position)
+            self.last(segment, file, position)
 
     def skip(self, after, position):
         """A segment that cannot be read: what it held shows in the next one's header."""
@@ -225,11 +276,14 @@ class StoreReader:
         elif end < segment.content_end:
             self.damage("bytes behind the last frame", path, end)
 
-    def last(self, segment, path, position):
+    def last(self, segment, file, position):
+        path = file.path
         entries, end = walk_valid(segment, FIRST_FRAME, position, True)
         beyond = bool(self.witness and self.witness.seq >= position.seq)
         dropped = unfinished_batch(entries)
         tail = judge_tail(segment, entries, end, entries[-dropped].at if dropped else end, beyond)
+        if file.wrong and (dropped or end < segment.content_end):  # no crash left it like this
+            tail = tail._replace(verdict="corruption")
         self.verdict = tail.verdict
         if self.verdict == "corruption":
             more, at = walk_on(segment, end, position, True, NUMBER_MAX, None)
@@ -262,6 +316,9 @@ class StoreReader:
 
     def deliver(self, segment, path, entries):
         for what, at, head, damage, first, last, unproved in entries:
+            if what == "event" and not unproved and self.witness and (
+                    head.seq == self.witness.seq and head.crc != self.witness.crc):
+                self.damage("two histories", path, at, head.seq, head.seq)
             if what == "damage":
                 self.damage(damage, path, at, first, last, unproved=unproved)
             elif what == "deletion record":
