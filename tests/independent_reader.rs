@@ -80,6 +80,17 @@ fn both_readers_say_the_same_about_every_store() {
         damage::forge_last(&dir, field, value);
         cases.push((dir, format!("forged field {field}, value {value}")));
     }
+    for how in damage::NOT_WHOLE {
+        let before = cases.len();
+        for index in 0..shapes {
+            let dir = base.join(format!("not-whole{before}-{index}"));
+            stores::copy_log(&cases[index].0, &dir);
+            if damage::not_whole(&dir, &cases[(index + 1) % shapes].0, how) {
+                cases.push((dir, (*how).into()));
+            }
+        }
+        assert!(cases.len() > before, "{how}");
+    }
     for (index, odd) in stores::odd(&base).into_iter().enumerate() {
         cases.push((odd, format!("odd {index}")));
     }

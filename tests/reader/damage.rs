@@ -248,6 +248,44 @@ const FILE_CHANGES: &[&str] = &[
     "strange files",
 ];
 
+/// What random damage seldom makes of segments that are not whole; each is done to a copy of a store.
+pub const NOT_WHOLE: &[&str] = &[
+    "all of other lengths, one of another store",
+    "all of other lengths, one without a header",
+    "cut in a batch",
+];
+
+/// Does one of [`NOT_WHOLE`]; false where the store is not of a shape for it.
+pub fn not_whole(dir: &Path, other: &Path, how: &str) -> bool {
+    let (paths, others) = (segments(dir), segments(other));
+    let Some(last) = paths.last() else { return false };
+    let _ = fs::remove_file(dir.join("tail"));
+    if how == NOT_WHOLE[2] {
+        let bytes = fs::read(last).unwrap();
+        let frames = frames(&bytes).0;
+        let goes_on = |at: &&usize| bytes[**at + 1] == 1 && bytes[**at + 6] & 1 == 1;
+        let Some(index) = frames.iter().rposition(|at| goes_on(&at)) else { return false };
+        fs::write(last, &bytes[..frames[index + 1]]).unwrap();
+        return true;
+    }
+    if paths.len() < 3 || others.is_empty() {
+        return false;
+    }
+    if how == NOT_WHOLE[0] {
+        fs::copy(&others[0], &paths[0]).unwrap();
+    }
+    for path in &paths {
+        let mut bytes = fs::read(path).unwrap();
+        if how == NOT_WHOLE[1] && path == last {
+            bytes[..FIRST_FRAME].fill(0);
+        } else {
+            bytes.resize(bytes.len() + 8, 0);
+        }
+        fs::write(path, bytes).unwrap();
+    }
+    true
+}
+
 /// Zeroes a few sectors of frames somewhere.
 pub fn zero_sectors(dice: &mut Dice, dir: &Path) {
     let (name, change) = CHANGES.iter().find(|(name, _)| *name == "sectors of zeros").unwrap();
