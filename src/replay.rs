@@ -574,9 +574,13 @@ pub(crate) fn rebuild<E: Event>(
     report: &mut ReplayReport,
     findings: &mut Vec<Finding>,
 ) -> Result<Vec<String>, Stop> {
-    let (cursor, missing) = view.cursor(view.first_seq().max(new.applied().seq + 1), false)?;
+    let behind = new.applied().seq;
+    let (mut cursor, missing) = view.cursor(view.first_seq().max(behind + 1), false)?;
     if !missing.is_empty() {
         return Err(Error::Damaged { dir: view.log.store_dir.clone(), findings: missing }.into());
+    }
+    if behind >= view.first_seq() {
+        cursor = view.cursor_behind(behind)?;
     }
     read_ahead::<E>(view, cursor, |stretch| {
         if !go_on() {

@@ -118,6 +118,11 @@ impl Cursor {
         Ok((cursor, findings))
     }
 
+    /// Hands out no event below this seq, and everything else that it meets.
+    pub(super) fn starting_at(self, from: u64) -> Self {
+        Self { from, ..self }
+    }
+
     /// A cursor at the start of one segment.
     pub(super) fn at_segment(log: LogDir, header: SegmentHeader, horizon: Horizon) -> Result<Self> {
         Self::at_segment_of(log, header, Vec::new(), horizon)

@@ -185,6 +185,12 @@ impl LogView {
         Cursor::new(self.log.clone(), &self.segments, from, self.horizon, map)
     }
 
+    /// A cursor behind event `seq`, before all that stands there: a deletion record may be the last of its segment.
+    pub(crate) fn cursor_behind(&self, seq: u64) -> Result<Cursor> {
+        let (cursor, _) = self.cursor(seq, false)?;
+        Ok(cursor.starting_at(seq + 1))
+    }
+
     /// Cursors over the whole log, at most `most` of them, each over a run of segments of about the same
     /// size; and what is missing before the first one.
     pub(crate) fn cursors(&self, most: usize) -> Result<(Vec<Cursor>, Vec<Finding>)> {

@@ -407,8 +407,8 @@ impl Unexplained<'_> {
     fn keep_from(&self, old: &Connection) -> Result<u64, Trouble> {
         let mut kept = 0;
         for (mut from, to) in self.unsure()? {
-            // One that is too damaged to read on gives what could be read.
-            while let Ok(ids) = compare::ids_between(old, self.schema, from, to, IDS) {
+            // One that is too damaged to read on gives what could be read; one that cannot be read now is not.
+            while let Some(ids) = fits(compare::ids_between(old, self.schema, from, to, IDS))? {
                 let (Some(first), Some(last)) = (ids.first().copied(), ids.last().copied()) else { break };
                 let known = compare::ids_between(self.new, self.shadow, first, last, i64::MAX as usize)?;
                 let mut known = known.into_iter().peekable();
@@ -434,7 +434,7 @@ impl Unexplained<'_> {
         if self.new.prepare_cached(&sql)?.exists([id])? {
             return Ok(0);
         }
-        let Ok(Some(row)) = as_json(old, self.schema, id) else { return Ok(0) };
+        let Some(Some(row)) = fits(as_json(old, self.schema, id))? else { return Ok(0) };
         let kept = record_set_aside(self.new, self.schema, id, &row, "no event explains this row");
         Ok(u64::from(fits(kept)?.is_some()))
     }
@@ -465,7 +465,8 @@ impl Unexplained<'_> {
     }
 }
 
-/// What the new database took; `None` where it cannot hold that. A disk that is full ends the rebuild.
+/// What the new database took, or the old one gave; `None` where it cannot hold or give that. A disk that is
+/// full, or somebody who closes the handle, ends the rebuild: the old rows are dropped behind it.
 fn fits<T>(taken: Result<T, Trouble>) -> Result<Option<T>, Trouble> {
     match taken {
         Err(trouble @ (Trouble::Busy(_) | Trouble::Failed(_))) => Err(trouble),
@@ -502,4 +503,36 @@ pub(crate) fn unfinished(db: &Connection) -> Result<Option<u64>, Trouble> {
         Some(Value::Integer(seq)) => u64::try_from(seq).ok(),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rebuild_that_is_stopped_while_it_keeps_rows_drops_none_of_them() {
+        const ROWS: i64 = 100_000;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("synclog.db");
+        let schema = Schema::of::<crate::sync::SyncEvent>().unwrap();
+        let store = StoreId([7; 16]);
+        let start =
+            |stop: bool| Rebuild::start(&path, &schema, store, Duration::from_secs(1), move || stop).unwrap();
+        start(false).finish(None).unwrap();
+        let not_ours =
+            "company_guid, company_alterid, company_name, log_level, log_message, created_at, frame";
+        let fill = format!(
+            "WITH RECURSIVE each(id) AS (VALUES (1) UNION ALL SELECT id + 1 FROM each WHERE id < {ROWS}) \
+             INSERT INTO {} (id, {not_ours}) SELECT id, 'g', '1', 'A', 'INFO', 'm', 't', x'00' FROM each",
+            schema.table
+        );
+        Connection::open(&path).unwrap().execute_batch(&fill).unwrap();
+        let count = |table: &str| -> i64 {
+            let db = Connection::open(&path).unwrap();
+            db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+        };
+        let stopped = start(true).finish(None);
+        assert_eq!(count(schema.table) + count("synclog_set_aside"), ROWS, "{stopped:?}");
+        assert_eq!(start(false).finish(None).unwrap().set_aside, ROWS as u64);
+    }
 }

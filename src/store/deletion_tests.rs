@@ -147,6 +147,29 @@ fn p8_a_record_is_met_however_long_it_is() {
     assert_eq!(first_rows(dir), [1, 2, 6, 7], "P8");
 }
 
+/// Rows that could not follow before the log went on in another segment obey the record all the same.
+#[test]
+fn p8_a_record_that_is_the_last_of_its_segment_is_met() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    store(dir);
+    let short = || options().projection_wait(std::time::Duration::from_millis(50));
+    let db = rusqlite::Connection::open(dir.join("synclog.db")).unwrap();
+    db.execute_batch("BEGIN IMMEDIATE").unwrap();
+    Store::<SyncEvent>::delete(dir, short(), &[GONE]).unwrap();
+    let before = log_in(dir).list().unwrap().segments.len();
+    let log = SyncLog::open_with(dir, short()).unwrap();
+    let large = SyncEvent::new(Company::new("g", "a", "n"), Level::Info, "large");
+    assert_eq!(log.append(large.with_details("x".repeat(30_000))).unwrap().seq, 41);
+    log.close().unwrap();
+    let segments = log_in(dir).list().unwrap().segments;
+    assert_eq!((segments.len(), segments[before].first_seq), (before + 1, 41), "behind the record");
+    db.execute_batch("ROLLBACK").unwrap();
+    drop(db);
+    open_and_close(dir);
+    assert_eq!(first_rows(dir), [1, 2, 6, 7], "P8");
+}
+
 /// What opening looks at again are rows of events, not of deleted ones, wherever the record is by then.
 #[test]
 fn p8_opening_does_not_bring_back_recent_rows() {

@@ -19,7 +19,7 @@ use crate::log::tail;
 use crate::log::view::LogView;
 use crate::projection::row::FoundRow;
 use crate::projection::schema::Schema;
-use crate::projection::{self, Connection, compare};
+use crate::projection::{self, Connection, Trouble, compare};
 use crate::replay::RowDonor;
 use crate::store_id::StoreId;
 
@@ -57,7 +57,8 @@ pub(super) fn findings<E: Event>(
     schema: &Schema,
 ) -> Result<Vec<Finding>> {
     let database = projection::database_path(&log.dir.store_dir);
-    let other = if db.is_none() { open_evidence(&database) } else { None };
+    // A database that cannot be read now is met again by whoever opens it.
+    let other = if db.is_none() { open_evidence(&database, Duration::ZERO).ok().flatten() } else { None };
     let db = db.or(other.as_ref());
     let mut found = Vec::new();
     if let Some(db) = db
@@ -77,10 +78,17 @@ pub(super) fn findings<E: Event>(
     Ok(found)
 }
 
-fn open_evidence(database: &Path) -> Option<Connection> {
-    // A database that cannot be read now is met again by whoever opens it.
-    crate::disk::identity(database).ok().flatten()?;
-    projection::open_for_reading(database, Duration::ZERO).ok()
+/// A database whose tables need not be as they should be; `None` where there is none, or none that can be used.
+pub(super) fn open_evidence(database: &Path, wait: Duration) -> Result<Option<Connection>> {
+    let found = crate::disk::identity(database).map_err(|error| Error::io("look up", database, error))?;
+    if found.is_none() {
+        return Ok(None);
+    }
+    match projection::open_for_reading(database, wait) {
+        Ok(db) => Ok(Some(db)),
+        Err(trouble @ (Trouble::Busy(_) | Trouble::Failed(_))) => Err(trouble.into_error(database)),
+        Err(_) => Ok(None),
+    }
 }
 
 /// Refuses to go on where anything speaks against the log.

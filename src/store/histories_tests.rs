@@ -249,6 +249,14 @@ fn rows_of_another_history_prove_it_whatever_became_of_the_tables() {
         fs::remove_file(one.join("tail")).unwrap();
         Connection::open(one.join("synclog.db")).unwrap().execute_batch(sql).unwrap();
         assert_eq!(kinds(&refused(&one, sql)), [FindingKind::TwoHistories]);
+        // They are the only copy of their events.
+        let report = Store::<SyncEvent>::repair(&one, Options::default(), false, true).unwrap();
+        let [kept] = &report.quarantined[..] else { panic!("{sql}: {:?}", report.quarantined) };
+        let text = fs::read_to_string(kept).unwrap();
+        for number in 0..5 {
+            assert!(text.contains(&format!("\"one {number}\"")), "{sql}: {text}");
+        }
+        assert_eq!(rows(&one), texts(&two), "{sql}");
     }
 }
 

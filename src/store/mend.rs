@@ -156,7 +156,12 @@ impl<E: Event> Store<E> {
             Some(view) => {
                 let found = Log::of(&view);
                 if trust_log && !dry_run && lost.is_empty() {
-                    put_aside::<E>(&found, peeked.db.as_ref(), &schema, &mut done)?;
+                    // Rows of tables that are not as they should be are about to be replaced all the same.
+                    let other = match &peeked.db {
+                        None => histories::open_evidence(&database_path(&dir), options.projection_wait)?,
+                        Some(_) => None,
+                    };
+                    put_aside::<E>(&found, peeked.db.as_ref().or(other.as_ref()), &schema, &mut done)?;
                     false
                 } else {
                     let found = histories::findings::<E>(&found, peeked.db.as_ref(), &schema)?;

@@ -362,7 +362,7 @@ impl Projector {
                 projection.is_abreast()?;
             }
         }
-        let (cursor, _) = view.cursor(projection.applied().seq + 1, false)?;
+        let cursor = view.cursor_behind(projection.applied().seq)?;
         Ok((projection, cursor))
     }
 
