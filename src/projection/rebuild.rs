@@ -511,14 +511,12 @@ mod tests {
 
     #[test]
     fn a_rebuild_that_is_stopped_while_it_keeps_rows_drops_none_of_them() {
-        const ROWS: i64 = 100_000;
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("synclog.db");
+        use std::sync::Arc;
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        const ROWS: i64 = 40_000;
+        /// Most of them are known: only looking for the others takes long.
+        const STRANGE: u64 = 11;
         let schema = Schema::of::<crate::sync::SyncEvent>().unwrap();
-        let store = StoreId([7; 16]);
-        let start =
-            |stop: bool| Rebuild::start(&path, &schema, store, Duration::from_secs(1), move || stop).unwrap();
-        start(false).finish(None).unwrap();
         let not_ours =
             "company_guid, company_alterid, company_name, log_level, log_message, created_at, frame";
         let fill = format!(
@@ -526,13 +524,34 @@ mod tests {
              INSERT INTO {} (id, {not_ours}) SELECT id, 'g', '1', 'A', 'INFO', 'm', 't', x'00' FROM each",
             schema.table
         );
-        Connection::open(&path).unwrap().execute_batch(&fill).unwrap();
-        let count = |table: &str| -> i64 {
-            let db = Connection::open(&path).unwrap();
-            db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
-        };
-        let stopped = start(true).finish(None);
-        assert_eq!(count(schema.table) + count("synclog_set_aside"), ROWS, "{stopped:?}");
-        assert_eq!(start(false).finish(None).unwrap().set_aside, ROWS as u64);
+        let make = format!(
+            "INSERT INTO {} SELECT * FROM {} WHERE id <> 5 AND id <= {ROWS} - 10",
+            schema.shadow().table,
+            schema.table
+        );
+        // Before that it has not come to the rows.
+        for allowed in 12.. {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("synclog.db");
+            let asked = Arc::new(AtomicUsize::new(0));
+            let start = |allowed: usize| {
+                let (asked, wait) = (Arc::clone(&asked), Duration::from_secs(1));
+                let stop = move || asked.fetch_add(1, Ordering::Relaxed) >= allowed;
+                Rebuild::start(&path, &schema, StoreId([7; 16]), wait, stop).unwrap()
+            };
+            start(usize::MAX).finish(None).unwrap();
+            Connection::open(&path).unwrap().execute_batch(&fill).unwrap();
+            let new = start(allowed);
+            Connection::open(&path).unwrap().execute_batch(&make).unwrap();
+            asked.store(0, Ordering::Relaxed);
+            match new.finish(None) {
+                Ok(done) => assert_eq!(done.set_aside, STRANGE, "{allowed}"),
+                Err(_) => assert_eq!(start(usize::MAX).finish(None).unwrap().set_aside, STRANGE, "{allowed}"),
+            }
+            if asked.load(Ordering::Relaxed) <= allowed {
+                assert!(allowed > 18);
+                break;
+            }
+        }
     }
 }
