@@ -36,6 +36,7 @@ pub(crate) mod outside;
 mod places;
 #[cfg(test)]
 mod reads;
+#[cfg(test)]
 mod remake;
 #[cfg(test)]
 mod scripts;

@@ -87,6 +87,7 @@ pub(super) fn open_evidence(database: &Path, wait: Duration) -> Result<Option<Co
     match projection::open_for_reading(database, wait) {
         Ok(db) => Ok(Some(db)),
         Err(trouble @ (Trouble::Busy(_) | Trouble::Failed(_))) => Err(trouble.into_error(database)),
+        // One that is no database, or is damaged, is no evidence.
         Err(_) => Ok(None),
     }
 }
