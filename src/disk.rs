@@ -387,10 +387,10 @@ impl FileIdentity {
     }
 }
 
-/// Looks a path up without opening it. Every append does so several times, and the plain call is the fastest.
+/// Looks a path up without opening it.
 #[cfg(unix)]
 pub(crate) fn identity(path: &Path) -> io::Result<Option<FileIdentity>> {
-    held::looked_up(rustix::fs::stat(path))
+    held::look_up(rustix::fs::CWD, path)
 }
 
 /// Looks a path up without opening it.
