@@ -1,6 +1,7 @@
 //! Points in time: microseconds since 1970-01-01T00:00:00Z, UTC and nothing else.
 
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 use std::time::SystemTime;
 
@@ -133,22 +134,51 @@ impl TryFrom<i64> for Timestamp {
     }
 }
 
-impl fmt::Display for Timestamp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// The written form, with zeros for digits. Every event's row is written and read in it.
+const FORM: [u8; 26] = *b"0000-00-00 00:00:00.000000";
+
+impl Timestamp {
+    fn written(self) -> [u8; FORM.len()] {
         // Every time lies within what the calendar library takes; an error here would be a panic in `to_string`.
         let time = jiff::Timestamp::from_microsecond(self.0).unwrap_or(jiff::Timestamp::MAX);
         let civil = jiff::tz::Offset::UTC.to_datetime(time);
-        write!(
-            f,
-            "{:04}-{:02}-{:02} {:02}:{:02}:{:02}.{:06}",
-            civil.year(),
-            civil.month(),
-            civil.day(),
-            civil.hour(),
-            civil.minute(),
-            civil.second(),
-            self.0.rem_euclid(1_000_000)
-        )
+        let mut text = FORM;
+        let mut put = |range: Range<usize>, number: i64| {
+            let mut number = number.unsigned_abs();
+            for digit in text[range].iter_mut().rev() {
+                *digit = b'0' + (number % 10) as u8;
+                number /= 10;
+            }
+        };
+        put(0..4, civil.year().into());
+        put(5..7, civil.month().into());
+        put(8..10, civil.day().into());
+        put(11..13, civil.hour().into());
+        put(14..16, civil.minute().into());
+        put(17..19, civil.second().into());
+        put(20..26, self.0.rem_euclid(1_000_000));
+        text
+    }
+
+    /// The time that is written as exactly this text, if there is one.
+    pub(crate) fn from_written(text: &str) -> Option<Self> {
+        let text: &[u8; FORM.len()] = text.as_bytes().try_into().ok()?; // `None` is the answer
+        let number = |range: Range<usize>| {
+            text[range].iter().fold(0_i64, |sum, digit| sum * 10 + i64::from(digit & 15))
+        };
+        let date = jiff::civil::Date::new(number(0..4) as i16, number(5..7) as i8, number(8..10) as i8);
+        let date = date.ok()?; // no such day
+        let days = date.to_datetime(jiff::civil::Time::midnight());
+        let midnight = jiff::tz::Offset::UTC.to_timestamp(days).ok()?; // no such day in UTC
+        let seconds = (number(11..13) * 60 + number(14..16)) * 60 + number(17..19);
+        let micros = midnight.as_microsecond() + seconds * 1_000_000 + number(20..26);
+        Self::from_micros(micros).filter(|time| time.written() == *text)
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(str::from_utf8(&self.written()).unwrap_or_default()) // digits are text
     }
 }
 
@@ -177,6 +207,33 @@ mod tests {
             assert_eq!(time.to_string().parse::<Timestamp>().unwrap(), time);
         }
         assert!(Timestamp::from_micros(i64::MAX).is_none());
+    }
+
+    #[test]
+    fn only_what_is_written_is_read_as_written() {
+        let mut micros = Timestamp::MIN.0;
+        while micros < Timestamp::MAX.0 {
+            let text = Timestamp(micros).to_string();
+            assert_eq!(Timestamp::from_written(&text), Some(Timestamp(micros)), "{text}");
+            micros += 86_399_987_654 * 97;
+        }
+        for text in [
+            "2025-12-17 09:00:00",
+            "2025-12-17T09:00:00.000000",
+            "2025-12-17 24:00:00.000000",
+            "2025-02-29 09:00:00.000000",
+            "2025-12-17 09:60:00.000000",
+            "2025-12-17 09:00:0:.000000",
+            "9999-12-31 23:00:00.000000",
+            "2025-12-17 09:00:00.00000 ",
+            "2025-12-17 09:00:00.0000000",
+            "0000-01-01 00:00:00.000000",
+            "-025-12-17 09:00:00.000000",
+            "",
+            "202\u{0666}-12-17 09:00:00.00000",
+        ] {
+            assert_eq!(Timestamp::from_written(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -149,6 +149,11 @@ impl<E: Event> Ticket<E> {
     /// [`Options::projection_wait`]. One receipt for each event, in order.
     pub fn wait(self) -> Result<Vec<Receipt>> {
         self.anchor.check_process().map_err(|error| error.with_outcome(Outcome::Unknown))?;
+        self.wait_here()
+    }
+
+    /// The same for whoever has just entered the batch.
+    fn wait_here(self) -> Result<Vec<Receipt>> {
         let rows = &self.shared.rows;
         let (mut seqs, waited) = self.slot.wait(rows.patience())?;
         if let Some(claims) = self.claimed.as_ref().and_then(|claimed| claimed.get()) {
@@ -278,14 +283,14 @@ impl<E: Event> Store<E> {
     }
 
     fn append_keyed(&self, event: E, key: Option<String>) -> Result<Receipt> {
-        let receipts = self.enter(vec![(event, key)], Shared::append)?.wait()?;
+        let receipts = self.enter(vec![(event, key)], Shared::append)?.wait_here()?;
         receipts.first().copied().ok_or(Error::Closed)
     }
 
     /// Appends a batch atomically: after a crash all of it is there, or nothing. Its frames may take
     /// up to 32 MiB. An empty batch is fine and writes nothing.
     pub fn append_all(&self, events: impl IntoIterator<Item = E>) -> Result<Vec<Receipt>> {
-        self.enter(events.into_iter().map(|event| (event, None)).collect(), Shared::append)?.wait()
+        self.enter(events.into_iter().map(|event| (event, None)).collect(), Shared::append)?.wait_here()
     }
 
     /// Puts a batch into the queue and returns a ticket to wait on. Blocks only while 64 MiB of

@@ -5,7 +5,7 @@ use crate::event::{Event, Value};
 use crate::store_id::StoreId;
 use crate::time::Timestamp;
 
-use super::event::{Company, Origin, SyncEvent, check_duration, check_origin};
+use super::event::{Company, Level, Origin, Status, SyncEvent, check_duration, check_origin};
 
 /// The values of the table's columns, in their order. The event must have been prepared.
 pub(super) fn write(event: &SyncEvent) -> Vec<Value> {
@@ -42,10 +42,10 @@ pub(super) fn read(row: &[Value]) -> Result<SyncEvent> {
     // The columns are taken one after the other, in the order of the table.
     let mut next = || cells.next().unwrap_or(("", &Value::Null));
     let company = Company::new(required(next())?, required(next())?, required(next())?);
-    let level = word(required(next())?)?;
+    let level = level(required(next())?)?;
     let message = required(next())?.into();
     let details = text(next())?.map(Into::into);
-    let status = text(next())?.map(word).transpose()?;
+    let status = text(next())?.map(status).transpose()?;
     let records_synced = integer(next())?;
     let error_code = text(next())?.map(Into::into);
     let error_message = text(next())?.map(Into::into);
@@ -117,18 +117,22 @@ fn real((column, value): Cell<'_>) -> Result<Option<f64>> {
     }
 }
 
+fn level(text: &str) -> Result<Level> {
+    word(text, Level::ALL, Level::as_str)
+}
+
+fn status(text: &str) -> Result<Status> {
+    word(text, Status::ALL, Status::as_str)
+}
+
 /// A level or status, in the very letters that are written.
-fn word<T: std::str::FromStr + ToString>(text: &str) -> Result<T> {
-    text.parse::<T>()
-        .ok()
-        .filter(|word| word.to_string() == text)
+fn word<T: Copy, const N: usize>(text: &str, all: [T; N], as_str: fn(T) -> &'static str) -> Result<T> {
+    all.into_iter()
+        .find(|word| as_str(*word) == text)
         .ok_or_else(|| Error::codec(format!("{text:?} is no level or status")))
 }
 
 fn time(text: &str) -> Result<Timestamp> {
-    text.parse::<Timestamp>()
-        // Refused below, like a time in another form.
-        .ok()
-        .filter(|time| time.to_string() == text)
+    Timestamp::from_written(text)
         .ok_or_else(|| Error::codec(format!("created_at {text:?} is not in the form that is written")))
 }
