@@ -71,7 +71,7 @@ fn events_in<E: Event>(
             let at = match &mut cursor {
                 Some(at) if at.next_seq() > high => break,
                 Some(at) if segment(at.next_seq()) >= segment(low) => at,
-                _ => cursor.insert(view.cursor(low, false)?.0),
+                _ => cursor.insert(view.cursor(low)?.0),
             };
             if !go_on() {
                 return Err(replay::halted().into());
@@ -87,7 +87,7 @@ fn events_in<E: Event>(
 /// stands behind its events.
 fn without_deleted(view: &LogView, mut events: Vec<Range>) -> Result<Vec<Range>, Stop> {
     let Some((first, _)) = events.first() else { return Ok(events) };
-    let (mut cursor, _) = view.cursor(*first, false)?;
+    let (mut cursor, _) = view.cursor(*first)?;
     while let Some(entry) = cursor.next()? {
         let Entry::Deletion { payload } = entry else { continue };
         let ranges = Deletion::decode(payload).map_or_else(Vec::new, |record| record.ranges);

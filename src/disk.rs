@@ -30,6 +30,11 @@ pub(crate) trait DiskFile: Send + Sync {
     fn sync(&self) -> io::Result<()>;
     /// The file's length in bytes.
     fn len(&self) -> io::Result<u64>;
+    /// Where bytes are kept, at `offset` or behind it: zeros alone lie between. The file's length where none are, and
+    /// `offset` itself where the system does not tell.
+    fn next_data(&self, offset: u64) -> io::Result<u64> {
+        Ok(offset)
+    }
     /// Which file it is, whatever its name leads to by now.
     fn identity(&self) -> io::Result<FileIdentity>;
     /// The file itself, for mapping a sealed segment; `None` where there is no real file.
@@ -147,6 +152,16 @@ impl DiskFile for fs::File {
         Ok(self.metadata()?.len())
     }
 
+    #[cfg(target_os = "linux")]
+    fn next_data(&self, offset: u64) -> io::Result<u64> {
+        // It moves the file's cursor, which nobody uses.
+        match rustix::fs::seek(self, rustix::fs::SeekFrom::Data(offset)) {
+            Err(rustix::io::Errno::NXIO) => DiskFile::len(self),
+            // Not every file system knows; whoever reads meets the error of one that cannot be read.
+            found => Ok(found.unwrap_or(offset)),
+        }
+    }
+
     fn identity(&self) -> io::Result<FileIdentity> {
         Ok(FileIdentity::of(&self.metadata()?))
     }
@@ -193,12 +208,21 @@ impl DiskFile for Padded {
     }
 }
 
+/// Why a link in a store is refused.
+pub(crate) const LINK: &str = "it is a symbolic link, which is not followed";
+
 /// Refuses a link: what is written to through one could be somebody's file outside the store (P12).
 fn check_no_link(path: &Path) -> io::Result<()> {
     if fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink()) {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a symbolic link"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, LINK));
     }
     Ok(())
+}
+
+/// Refuses what stands in the place of a file that SQLite opens by its name.
+pub(crate) fn check_own(path: &Path) -> io::Result<()> {
+    check_no_link(path)?;
+    check_regular(path)
 }
 
 /// Refuses what is there and is no regular file: opening a pipe would wait for its other end (P12).

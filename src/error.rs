@@ -59,7 +59,8 @@ pub enum Error {
     Locked {
         /// The lock file.
         path: PathBuf,
-        /// The process that holds it, as far as the lock file tells.
+        /// The process that holds it, by the lock file: the writer that was the last to note itself there. Another
+        /// process that may read the file, and has locked it without being a writer of ours, is not known.
         pid: Option<u32>,
         /// How long this call waited.
         waited: Duration,
@@ -352,7 +353,7 @@ impl fmt::Display for Error {
             Self::Locked { path, pid, waited } => {
                 write!(f, "another writer holds {}", path.display())?;
                 if let Some(pid) = pid {
-                    write!(f, " (process {pid})")?;
+                    write!(f, " (process {pid}, by what it says)")?;
                 }
                 write!(f, "; waited {:.1} s", waited.as_secs_f64())
             }

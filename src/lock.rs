@@ -3,8 +3,13 @@
 //!
 //! The locks are the operating system's (flock): they are gone when their process is gone, however that
 //! ended. The directory is what counts: nobody can take it away and leave the log. The file keeps older
-//! programs out, which know nothing else, and those of systems without locks on directories; it holds the
-//! writer's process id, for the message of the one who has to wait.
+//! programs out, which know nothing else, and those of systems without locks on directories; the writer notes its
+//! process id there, for the message of the one who has to wait.
+//!
+//! Such a lock needs no more than a file that is open, for reading too: whoever may read `lock` or list `log` can
+//! hold both and keep writers out, as long as their own process lives. The system does not say who holds a lock, so
+//! what is shown is the process that was the last to note itself, which then need not be the one. Where others than
+//! the writer's user must not be able to do that, the store's directory must be closed to them (mode 700).
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};

@@ -223,7 +223,7 @@ fn gather_steps<E: Event>(cursor: &mut Cursor, steps: usize) -> Result<Option<St
 
 /// Which events deletion records cover, as stretches in their order. The records lie behind what they cover.
 pub(crate) fn deletions(view: &LogView) -> Result<Vec<(u64, u64)>> {
-    let (mut cursor, _) = view.cursor(view.first_seq(), false)?;
+    let (mut cursor, _) = view.cursor(view.first_seq())?;
     let mut found = Vec::new();
     while let Some(entry) = cursor.next()? {
         if let Entry::Deletion { payload } = entry
@@ -467,7 +467,7 @@ pub(crate) fn heal_all<E: Event>(
     report: &mut ReplayReport,
     findings: &mut Vec<Finding>,
 ) -> Result<(), Stop> {
-    let (cursor, missing) = view.cursor(view.first_seq(), false)?;
+    let (cursor, missing) = view.cursor(view.first_seq())?;
     if !missing.is_empty() {
         return Err(Error::Damaged { dir: view.log.store_dir.clone(), findings: missing }.into());
     }
@@ -575,7 +575,7 @@ pub(crate) fn rebuild<E: Event>(
     findings: &mut Vec<Finding>,
 ) -> Result<Vec<String>, Stop> {
     let behind = new.applied().seq;
-    let (mut cursor, missing) = view.cursor(view.first_seq().max(behind + 1), false)?;
+    let (mut cursor, missing) = view.cursor(view.first_seq().max(behind + 1))?;
     if !missing.is_empty() {
         return Err(Error::Damaged { dir: view.log.store_dir.clone(), findings: missing }.into());
     }
@@ -603,7 +603,7 @@ pub(crate) fn rebuild<E: Event>(
 /// Fills an empty, private database from the log, for a reader who cannot open the store's own. What
 /// is damaged is left out: the caller has its findings.
 pub(crate) fn fill<E: Event>(db: &Connection, schema: &Schema, view: &LogView) -> Result<Applied, Stop> {
-    let (cursor, _) = view.cursor(view.first_seq(), false)?;
+    let (cursor, _) = view.cursor(view.first_seq())?;
     let mut applied = Applied::default();
     db.execute_batch("BEGIN").map_err(Trouble::from)?;
     read_ahead::<E>(view, cursor, |stretch| {

@@ -40,6 +40,7 @@ pub(crate) fn main() -> ExitCode {
         Err(error) => return refuse(&error),
     };
     start_tracing(&cli);
+    signals::outlive_file_limit();
     let exit = match run(&cli) {
         Ok(exit) => exit,
         // Whoever read our output has seen enough.

@@ -1,7 +1,12 @@
 //! SIGINT and SIGTERM for commands that have something to finish.
 
 use std::sync::Arc;
+#[cfg(unix)]
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::{AtomicI32, Ordering};
+
+#[cfg(unix)]
+use signal_hook::consts::SIGXFSZ;
 
 use super::exit::{Exit, Stop};
 
@@ -18,6 +23,19 @@ impl Caught {
         }
     }
 }
+
+/// From now on a write beyond the user's limit for the size of files is an error, of which the outcome is told
+/// (P10), and not the end of the process.
+#[cfg(unix)]
+pub(crate) fn outlive_file_limit() {
+    // Caught and not ignored, so that a command that this one starts has the signal as it was. Where it cannot be
+    // caught, it ends the process as before.
+    drop(signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))));
+}
+
+/// Without such signals there is nothing to outlive.
+#[cfg(not(unix))]
+pub(crate) fn outlive_file_limit() {}
 
 /// From now on the first signal calls `first`; a second one ends the process at once.
 #[cfg(unix)]

@@ -18,6 +18,7 @@ pub(crate) struct Access {
     /// Read and write for owner, group and others.
     mode: u32,
     is_file: bool,
+    pub(crate) is_link: bool,
 }
 
 /// The mode of a file that nothing restricts but the user's mask.
@@ -27,19 +28,21 @@ impl Access {
     #[cfg(unix)]
     pub(super) fn of(meta: &fs::Metadata) -> Self {
         use std::os::unix::fs::MetadataExt;
-        Self { owner: meta.uid(), group: meta.gid(), mode: meta.mode() & 0o777, is_file: meta.is_file() }
+        let (is_file, is_link) = (meta.is_file(), meta.is_symlink());
+        Self { owner: meta.uid(), group: meta.gid(), mode: meta.mode() & 0o777, is_file, is_link }
     }
 
     #[cfg(unix)]
     #[allow(clippy::unnecessary_cast, reason = "not every system has 32 bits there")]
     pub(super) fn of_stat(stat: &rustix::fs::Stat) -> Self {
-        let is_file = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file();
-        Self { owner: stat.st_uid, group: stat.st_gid, mode: stat.st_mode as u32 & 0o777, is_file }
+        let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
+        let (is_file, is_link) = (kind.is_file(), kind.is_symlink());
+        Self { owner: stat.st_uid, group: stat.st_gid, mode: stat.st_mode as u32 & 0o777, is_file, is_link }
     }
 
     #[cfg(not(unix))]
     pub(super) fn of(meta: &fs::Metadata) -> Self {
-        Self { owner: 0, group: 0, mode: 0o777, is_file: meta.is_file() }
+        Self { owner: 0, group: 0, mode: 0o777, is_file: meta.is_file(), is_link: meta.is_symlink() }
     }
 
     /// The mode for a directory below this one: the owner can use it, others as far as they can use this one.

@@ -37,7 +37,7 @@ mod unix {
     use rustix::io::Errno;
 
     use super::super::access::{self, Access};
-    use super::super::{Disk, DiskFile, DiskLock, FileIdentity, FileLock, Lockable};
+    use super::super::{Disk, DiskFile, DiskLock, FileIdentity, FileLock, LINK, Lockable};
 
     pub(super) struct HeldDisk {
         store_dir: PathBuf,
@@ -99,7 +99,7 @@ mod unix {
             let refused = |what: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
             match kind {
                 FileType::RegularFile => Ok(()),
-                FileType::Symlink => refused("it is a symbolic link"),
+                FileType::Symlink => refused(LINK),
                 _ => refused("it is not a regular file"),
             }
         }

@@ -221,7 +221,7 @@ struct Shown {
 }
 
 fn read(view: &LogView, from: u64, find: Find<'_>) -> Result<Shown, Error> {
-    let (mut cursor, missing) = view.cursor(from, false)?;
+    let (mut cursor, missing) = view.cursor(from)?;
     let mut shown = Shown { seqs: Vec::new(), named: !missing.is_empty() || any_damage(&view.findings) };
     for turn in 0.. {
         assert!(turn < 100_000, "P12: reading ends");

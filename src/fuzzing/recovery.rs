@@ -426,7 +426,7 @@ fn check_views(disk: &SimDisk, witness: Option<Witness>, judged: &Judged, story:
 
 /// Every event that a view shows, and whether damage was named on the way.
 fn read_through(view: &LogView, story: &Story, disk: &SimDisk) -> (Vec<(u64, Vec<u8>)>, bool) {
-    let (mut cursor, missing) = view.cursor(1, false).unwrap_or_else(|error| panic!("{error}"));
+    let (mut cursor, missing) = view.cursor(1).unwrap_or_else(|error| panic!("{error}"));
     let (mut events, mut named) = (Vec::new(), !missing.is_empty());
     let most = disk.paths().len() * (128 << 10);
     for turn in 0.. {

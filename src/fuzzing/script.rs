@@ -259,7 +259,7 @@ impl Life {
         self.rows.clear();
         let view = LogView::open(log_on(&self.disk), None, false).unwrap_or_else(|error| panic!("{error}"));
         let Some(view) = view else { return };
-        let (mut cursor, _) = view.cursor(1, false).unwrap_or_else(|error| panic!("{error}"));
+        let (mut cursor, _) = view.cursor(1).unwrap_or_else(|error| panic!("{error}"));
         while let Ok(Some(Entry::Event { header, raw, payload })) = cursor.next() {
             if header.seq > upto {
                 break;
@@ -293,7 +293,7 @@ impl Life {
         let mut follower = self.follower.take().unwrap_or_else(|| {
             let log = log_on(&self.disk);
             let segments = log.list().unwrap_or_else(|error| panic!("{error}")).segments.into();
-            let cursor = Cursor::new(log, &segments, 1, horizon, false);
+            let cursor = Cursor::new(log, &segments, 1, horizon);
             Follower { cursor: cursor.unwrap_or_else(|error| panic!("{error}")).0, next: 1 }
         });
         follower.cursor.extend(horizon);
@@ -415,7 +415,7 @@ impl Life {
         let view = LogView::open(log, self.witness, false).unwrap_or_else(|error| panic!("{error}"));
         let Some(view) = view else { panic!("the log is there") };
         assert!(!any_damage(&view.findings), "{:?}", view.findings);
-        let (mut cursor, missing) = view.cursor(1, false).unwrap_or_else(|error| panic!("{error}"));
+        let (mut cursor, missing) = view.cursor(1).unwrap_or_else(|error| panic!("{error}"));
         assert!(missing.is_empty(), "{missing:?}");
         let mut next = 1;
         while let Some(entry) = cursor.next().unwrap_or_else(|error| panic!("{error}")) {
@@ -463,7 +463,7 @@ fn damage_one(disk: &SimDisk, rng: &mut Rng) -> bool {
 }
 
 fn read(view: &LogView, from: u64) -> Vec<(u64, Vec<u8>)> {
-    let (mut cursor, missing) = view.cursor(from, false).unwrap_or_else(|error| panic!("{error}"));
+    let (mut cursor, missing) = view.cursor(from).unwrap_or_else(|error| panic!("{error}"));
     assert!(missing.is_empty(), "P3: {missing:?}");
     let mut events = Vec::new();
     while let Some(entry) = cursor.next().unwrap_or_else(|error| panic!("{error}")) {
@@ -477,7 +477,7 @@ fn read(view: &LogView, from: u64) -> Vec<(u64, Vec<u8>)> {
 }
 
 fn read_lenient(view: &LogView) -> (Vec<(u64, Vec<u8>)>, bool) {
-    let (mut cursor, missing) = view.cursor(1, false).unwrap_or_else(|error| panic!("{error}"));
+    let (mut cursor, missing) = view.cursor(1).unwrap_or_else(|error| panic!("{error}"));
     let (mut events, mut named) = (Vec::new(), !missing.is_empty());
     while let Some(entry) = cursor.next().unwrap_or_else(|error| panic!("{error}")) {
         match entry {

@@ -77,8 +77,6 @@ pub(crate) struct Cursor {
     chain: Chain,
     /// Events below this seq are passed over.
     from: u64,
-    /// Map sealed segments instead of reading them.
-    map: bool,
     failed_over: bool,
     /// Where the last damage starts that was passed over.
     damaged_at: Option<Place>,
@@ -94,7 +92,6 @@ impl Cursor {
         segments: &Segments,
         from: u64,
         horizon: Horizon,
-        map: bool,
     ) -> Result<(Self, Vec<Finding>)> {
         let start = segments.start(from, horizon);
         let mut cursor = match start {
@@ -104,8 +101,6 @@ impl Cursor {
             None => Self::nowhere(log, horizon),
         };
         cursor.from = from;
-        cursor.map = map;
-        cursor.map_if_sealed();
         let first = start.map_or(horizon.seq, |(header, _)| header.first_seq);
         let retained = segments.headers.last().map_or(1, |header| header.first_retained);
         // Events before the first segment that retention did not give up are missing.
@@ -145,7 +140,6 @@ impl Cursor {
             segment: header.number,
             chain: Chain::start_of(&header),
             from: 0,
-            map: false,
             failed_over: false,
             damaged_at: None,
             stray: Vec::new(),
@@ -177,7 +171,6 @@ impl Cursor {
             segment: horizon.segment,
             chain,
             from: 0,
-            map: false,
             failed_over: false,
             damaged_at: None,
             stray: Vec::new(),
@@ -193,7 +186,6 @@ impl Cursor {
             let active = self.segment == horizon.segment;
             reader.read_to(if active { horizon.offset } else { u64::MAX });
         }
-        self.map_if_sealed();
     }
 
     /// Reads no further than this, which is the start of a later segment.
@@ -226,15 +218,6 @@ impl Cursor {
     /// The seq of the next event.
     pub(crate) fn next_seq(&self) -> u64 {
         self.chain.seq.max(self.from)
-    }
-
-    fn map_if_sealed(&mut self) {
-        if self.map
-            && self.segment < self.horizon.segment
-            && let Some(reader) = &mut self.reader
-        {
-            reader.map();
-        }
     }
 
     /// The next entry; `None` at the horizon.
@@ -363,7 +346,6 @@ impl Cursor {
         self.reader = Some(self.log.reader_of(&header, &self.parts)?);
         self.segment = header.number;
         self.chain = Chain::start_of(&header);
-        self.map_if_sealed();
         Ok(())
     }
 

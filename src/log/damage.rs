@@ -136,7 +136,7 @@ pub(crate) fn any_damage(findings: &[Finding]) -> bool {
 pub(super) fn name_gaps(log: &LogDir, segments: &Segments, lost: &mut Vec<Finding>) -> Result<()> {
     let Some(last) = segments.headers.last() else { return Ok(()) };
     let horizon = Horizon { segment: last.number, offset: FIRST_FRAME, seq: last.first_seq };
-    let (mut cursor, missing) = Cursor::new(log.clone(), segments, 1, horizon, false)?;
+    let (mut cursor, missing) = Cursor::new(log.clone(), segments, 1, horizon)?;
     let mut named = missing;
     while let Some(entry) = cursor.next()? {
         if let Entry::Damage(finding) = entry {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::anchor::Anchor;
-use crate::disk::{Disk, DiskFile, FileIdentity, Padded};
+use crate::disk::{Disk, DiskFile, FileIdentity, LINK, Padded};
 use crate::error::{Error, Result};
 use crate::finding::{Finding, FindingKind};
 use crate::lock::WriterLock;
@@ -96,6 +96,17 @@ impl LogDir {
     /// The directory where damaged bytes are kept.
     pub(crate) fn quarantine_dir(&self) -> PathBuf {
         self.store_dir.join("quarantine")
+    }
+
+    /// Makes the directory where damaged bytes are kept. A link in its place is not followed: it may lead anywhere
+    /// (P12).
+    pub(crate) fn make_quarantine(&self) -> io::Result<PathBuf> {
+        let dir = self.quarantine_dir();
+        if self.disk.access(&dir)?.is_some_and(|found| found.is_link) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{LINK}; take it away")));
+        }
+        self.disk.create_dir(&dir)?;
+        Ok(dir)
     }
 
     /// The path of the file that tells the newest event.

@@ -94,7 +94,7 @@ fn sum_at(log: &LogDir, segments: &Segments, horizon: Horizon, seq: u64) -> Resu
     if seq == 0 || seq >= horizon.seq {
         return Ok(None);
     }
-    let (mut cursor, _) = Cursor::new(log.clone(), segments, seq, horizon, false)?;
+    let (mut cursor, _) = Cursor::new(log.clone(), segments, seq, horizon)?;
     Ok(match cursor.next()? {
         Some(Entry::Event { header, .. }) if header.seq == seq => Some(header.sum),
         _ => None,

@@ -196,7 +196,7 @@ fn these_bytes_give_these_events() {
         let view = LogView::open(log.clone(), None, false).unwrap().unwrap();
         assert!(view.findings.is_empty(), "{:?}", view.findings);
         assert_eq!(view.store, STORE);
-        let (mut cursor, _) = view.cursor(1, false).unwrap();
+        let (mut cursor, _) = view.cursor(1).unwrap();
         let text = describe(&mut cursor).join("\n") + "\n";
         assert_eq!(text.as_bytes(), golden(dir, "events.txt", text.as_bytes()));
         assert_eq!(view.horizon, Horizon { segment: 2, offset: view.horizon.offset, seq: next_seq });

@@ -14,7 +14,7 @@ pub(crate) fn keep(log: &LogDir, file: &dyn DiskFile, number: u64, start: u64, e
     const CHUNK: u64 = 1024 * 1024;
     let dir = log.quarantine_dir();
     let wrap = |error: io::Error| Error::io("keep damaged bytes in", &dir, error);
-    log.disk.create_dir(&dir).map_err(wrap)?;
+    log.make_quarantine().map_err(wrap)?;
     let (path, copy) = (0..u32::MAX)
         .find_map(|attempt| {
             let path = dir.join(format!("segment-{number}-offset-{start}-{attempt}.bin"));
@@ -26,14 +26,25 @@ pub(crate) fn keep(log: &LogDir, file: &dyn DiskFile, number: u64, start: u64, e
         })
         .unwrap_or_else(|| Err(io::ErrorKind::AlreadyExists.into()))
         .map_err(wrap)?;
-    let mut offset = start;
+    let (mut offset, mut written) = (start, start);
     let mut buf = Vec::new();
     while offset < end {
+        let failed = |error| Error::io_at("read", &log.segment_path(number), offset, error);
+        // What a file has grown by without a byte in it takes no room here either: it may be more than the disk has.
+        let data = file.next_data(offset).map_err(failed)?;
+        if data > offset {
+            offset = data;
+            continue;
+        }
         buf.resize(CHUNK.min(end - offset) as usize, 0);
-        crate::disk::read_exact_at(file, &mut buf, offset)
-            .map_err(|error| Error::io_at("read", &log.segment_path(number), offset, error))?;
+        crate::disk::read_exact_at(file, &mut buf, offset).map_err(failed)?;
         copy.write_all_at(&buf, offset - start).map_err(wrap)?;
         offset += buf.len() as u64;
+        written = offset;
+    }
+    if written < end {
+        // It is as long as what it is a copy of.
+        copy.write_all_at(&[0], end - start - 1).map_err(wrap)?;
     }
     copy.sync().map_err(wrap)?;
     log.disk.sync_dir(&dir).map_err(wrap)?;
@@ -54,7 +65,7 @@ pub(crate) fn keep_file(log: &LogDir, number: u64) -> Result<Option<PathBuf>> {
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
             let dir = log.quarantine_dir();
             let wrap = |error: io::Error| Error::io("move aside", &path, error);
-            log.disk.create_dir(&dir).map_err(wrap)?;
+            log.make_quarantine().map_err(|error| Error::io("keep damaged bytes in", &dir, error))?;
             let taken = log.disk.list(&dir).map_err(wrap)?;
             let name = |attempt: u32| format!("segment-{number}-whole-{attempt}");
             let attempt = (0..u32::MAX).find(|attempt| !taken.contains(&name(*attempt))).unwrap_or(0);

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use crate::disk::{Disk, DiskFile, access, read_exact_at};
 use crate::error::{Error, Result};
 use crate::store_id::StoreId;
-use crate::system::Map;
 
 use super::frame::{MAX_SEQ, Seed};
 
@@ -214,12 +213,13 @@ fn write_new(
 }
 
 /// An open segment with a window of its bytes in memory. Memory stays at the window's size: 64 KiB,
-/// or one frame where that is larger.
+/// or one frame where that is larger. Nothing is mapped: a file that is cut, or a sector that cannot be read, is an
+/// error of the read that meets it, and would end a process that has it mapped.
 pub(crate) struct SegmentReader {
     pub(crate) path: PathBuf,
     pub(crate) header: SegmentHeader,
     pub(crate) seed: Seed,
-    backing: Backing,
+    file: Arc<dyn DiskFile>,
     /// The window lies in here from `window_from` on, where a page starts.
     buffer: Vec<u8>,
     window_from: usize,
@@ -227,11 +227,6 @@ pub(crate) struct SegmentReader {
     window_at: u64,
     /// Nothing behind this offset is read ahead.
     read_to: u64,
-}
-
-enum Backing {
-    File(Arc<dyn DiskFile>),
-    Map(Map),
 }
 
 /// As much as stays in a core's nearer cache between the copy from the system and the checksums.
@@ -246,22 +241,12 @@ impl SegmentReader {
             path,
             header,
             seed,
-            backing: Backing::File(file),
+            file,
             buffer: Vec::new(),
             window_from: 0,
             window_len: 0,
             window_at: 0,
             read_to: u64::MAX,
-        }
-    }
-
-    /// Maps the file into memory where that is possible. Only for sealed segments: nobody writes
-    /// to those, and a mapped file that shrinks kills the process.
-    pub(crate) fn map(&mut self) {
-        if let Backing::File(file) = &self.backing
-            && let Some(map) = Map::new(file.as_ref(), self.header.size)
-        {
-            self.backing = Backing::Map(map);
         }
     }
 
@@ -283,17 +268,13 @@ impl SegmentReader {
         if offset >= end {
             return Ok(&[]);
         }
-        let file = match &self.backing {
-            Backing::Map(map) => return Ok(&map.bytes()[offset as usize..end as usize]),
-            Backing::File(file) => file,
-        };
         if offset < self.window_at || end > self.window_at + self.window_len as u64 {
             let at = offset - offset % PAGE as u64;
             let ahead = (at + WINDOW as u64).min(self.read_to);
             let len = (ahead.max(end).min(self.header.size) - at) as usize;
             let window = room_for(&mut self.buffer, &mut self.window_from, len);
             self.window_len = 0;
-            read_exact_at(file.as_ref(), window, at)
+            read_exact_at(self.file.as_ref(), window, at)
                 .map_err(|error| Error::io_at("read", &self.path, at, error))?;
             (self.window_at, self.window_len) = (at, len);
         }

@@ -181,20 +181,20 @@ impl LogView {
     }
 
     /// A cursor before event `from`, and what is missing before it.
-    pub(crate) fn cursor(&self, from: u64, map: bool) -> Result<(Cursor, Vec<Finding>)> {
-        Cursor::new(self.log.clone(), &self.segments, from, self.horizon, map)
+    pub(crate) fn cursor(&self, from: u64) -> Result<(Cursor, Vec<Finding>)> {
+        Cursor::new(self.log.clone(), &self.segments, from, self.horizon)
     }
 
     /// A cursor behind event `seq`, before all that stands there: a deletion record may be the last of its segment.
     pub(crate) fn cursor_behind(&self, seq: u64) -> Result<Cursor> {
-        let (cursor, _) = self.cursor(seq, false)?;
+        let (cursor, _) = self.cursor(seq)?;
         Ok(cursor.starting_at(seq + 1))
     }
 
     /// Cursors over the whole log, at most `most` of them, each over a run of segments of about the same
     /// size; and what is missing before the first one.
     pub(crate) fn cursors(&self, most: usize) -> Result<(Vec<Cursor>, Vec<Finding>)> {
-        let (first, missing) = self.cursor(self.first_seq(), false)?;
+        let (first, missing) = self.cursor(self.first_seq())?;
         let mut runs = vec![first];
         let inside: Vec<_> =
             self.segments.headers.iter().filter(|header| header.number <= self.horizon.segment).collect();

@@ -151,12 +151,41 @@ pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
+/// The longest path of a database, in bytes: SQLite takes 512, and it and a rebuild put up to twelve behind it.
+const LONGEST_PATH: usize = 500;
+
+/// Why SQLite cannot open a database with this path, as the end of a sentence; `None` where it can.
+pub(crate) fn refuses_path(path: &Path) -> Option<String> {
+    let len = path.as_os_str().len();
+    (len > LONGEST_PATH).then(|| {
+        format!("is too long for SQLite: {len} bytes, where it takes {LONGEST_PATH}; move the store to a shorter one")
+    })
+}
+
+fn check_path(path: &Path) -> Result<(), Trouble> {
+    refuses_path(path).map_or(Ok(()), |why| Err(Trouble::Failed(format!("its path {why}"))))
+}
+
+/// Refuses what stands in the place of the database, or of a file that SQLite keeps beside it, and is no file of the
+/// store: SQLite would follow a link, and wait for the other end of a pipe (P12).
+fn check_files(path: &Path) -> Result<(), Trouble> {
+    ["", "-wal", "-journal", "-shm"].iter().try_for_each(|suffix| {
+        let file = beside(path, suffix);
+        disk::check_own(&file).map_err(|error| Trouble::Unusable(format!("{}: {error}", file.display())))
+    })
+}
+
 fn open_connection(path: &Path, flags: OpenFlags, wait: Duration) -> Result<Connection, Trouble> {
+    check_path(path)?;
+    check_files(path)?;
+    connect(path, flags, wait)
+}
+
+fn connect(path: &Path, flags: OpenFlags, wait: Duration) -> Result<Connection, Trouble> {
     if rusqlite::version_number() < LEAST_SQLITE {
         let text = format!("SQLite {} has a known WAL bug; 3.51.3 or later is needed", rusqlite::version());
         return Err(Trouble::Failed(text));
     }
-    disk::check_regular(path).map_err(|error| Trouble::Unusable(error.to_string()))?;
     let db = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     db.busy_timeout(wait)?;
     db.set_prepared_statement_cache_capacity(32);
@@ -190,6 +219,8 @@ fn percent(byte: u8) -> String {
 /// Opens a database that nobody writes to and that has no write-ahead log, on a read-only file
 /// system for example. SQLite then makes no file beside it and takes no lock.
 pub(crate) fn open_immutable(path: &Path) -> Result<Connection, Trouble> {
+    check_path(path)?;
+    check_files(path)?;
     let mut uri = String::from("file:");
     for byte in path.as_os_str().as_encoded_bytes() {
         match byte {
@@ -201,7 +232,7 @@ pub(crate) fn open_immutable(path: &Path) -> Result<Connection, Trouble> {
     }
     uri.push_str("?immutable=1");
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-    open_connection(Path::new(&uri), flags, Duration::ZERO)
+    connect(Path::new(&uri), flags, Duration::ZERO)
 }
 
 /// Whether the database has a write-ahead log, as every projection should.
@@ -321,7 +352,9 @@ fn make_empty(write: &mut Connection, schema: &Schema, store: StoreId) -> Result
 fn open_new(path: &Path, wait: Duration) -> Result<Connection, Trouble> {
     for suffix in ["-wal", "-journal", "-shm"] {
         // An old write-ahead log beside a new database would show old rows.
-        disk::remove_if_there(&beside(path, suffix)).map_err(|error| Trouble::io(&error))?;
+        let old = beside(path, suffix);
+        disk::remove_if_there(&old)
+            .map_err(|error| Trouble::Failed(format!("cannot remove {}: {error}", old.display())))?;
     }
     make_file(path).map_err(|error| Trouble::io(&error))?;
     open_for_writing(path, wait)

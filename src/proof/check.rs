@@ -85,7 +85,7 @@ pub(crate) fn verify(
     if any_damage(&view.findings) {
         return fail(format!("P5: a reader is told of damage: {:?}", view.findings));
     }
-    let (mut cursor, missing) = view.cursor(1, false).map_err(|error| format!("P5: {error}"))?;
+    let (mut cursor, missing) = view.cursor(1).map_err(|error| format!("P5: {error}"))?;
     if !missing.is_empty() {
         return fail(format!("P3: {missing:?}"));
     }

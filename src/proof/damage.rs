@@ -19,7 +19,7 @@ fn assert_named_or_whole(disk: &SimDisk, whole: &Ledger, witness: Option<Witness
         Ok(None) | Err(Error::NewerFormat { .. }) => return,
         Err(error) => panic!("{context}: {error}"),
     };
-    let (mut cursor, missing) = view.cursor(1, false).unwrap();
+    let (mut cursor, missing) = view.cursor(1).unwrap();
     let mut named = crate::log::damage::any_damage(&view.findings) || !missing.is_empty();
     let mut count = 0;
     let mut last = 0;
@@ -209,7 +209,7 @@ fn a_frame_inside_a_payload_is_never_read_as_an_event() {
     bytes[outer.offset as usize + 20] ^= 1;
     disk.put(&path, bytes);
     let view = LogView::open(log_on(&disk), None, false).unwrap().unwrap();
-    let (mut cursor, _) = view.cursor(1, false).unwrap();
+    let (mut cursor, _) = view.cursor(1).unwrap();
     let mut found = Vec::new();
     while let Some(entry) = cursor.next().unwrap() {
         match entry {
@@ -240,7 +240,7 @@ fn a_batch_that_was_durable_is_never_cleared_as_unfinished() {
     disk.put(&path, bytes.clone());
     let view = LogView::open(log_on(&disk), Some(witness), false).unwrap().unwrap();
     let mut named = crate::log::damage::any_damage(&view.findings);
-    let (mut cursor, _) = view.cursor(1, false).unwrap();
+    let (mut cursor, _) = view.cursor(1).unwrap();
     while let Some(entry) = cursor.next().unwrap() {
         named |= matches!(entry, Entry::Damage(_));
     }
@@ -316,7 +316,7 @@ fn a_cursor_is_silent_about_damage_before_its_start() {
             disk.put(&path, bytes);
             let view = LogView::open(log_on(&disk), None, false).unwrap().unwrap();
             for from in 1..=6 {
-                let (mut cursor, _) = view.cursor(from, false).unwrap();
+                let (mut cursor, _) = view.cursor(from).unwrap();
                 let (mut told, mut given) = (Vec::new(), 0);
                 while let Some(entry) = cursor.next().unwrap() {
                     match entry {

@@ -154,7 +154,7 @@ impl Case<'_> {
             Ok(None) => return Err("P3: no store here, says the reader".into()),
             Err(error) => return Err(format!("the reader fails: {error}")),
         };
-        let (mut cursor, missing) = view.cursor(1, false).map_err(|error| error.to_string())?;
+        let (mut cursor, missing) = view.cursor(1).map_err(|error| error.to_string())?;
         seen.findings.extend(view.findings);
         seen.findings.extend(missing);
         let mut next = 1;

@@ -244,7 +244,7 @@ fn every_read_of_an_opening_and_of_a_reader_fails() {
 fn reader_fails(disk: &SimDisk, seed: u64) -> u64 {
     let read = |disk: &SimDisk| -> Result<u64> {
         let Some(view) = LogView::open(log_on(disk), None, false)? else { return Ok(0) };
-        let (mut cursor, _) = view.cursor(1, false)?;
+        let (mut cursor, _) = view.cursor(1)?;
         let mut count = 0;
         while cursor.next()?.is_some() {
             count += 1;

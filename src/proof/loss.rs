@@ -18,7 +18,7 @@ type History = (Vec<(u64, Vec<u8>)>, Vec<u64>);
 fn history(disk: &SimDisk, context: &str) -> History {
     let view = LogView::open(log_on(disk), None, false).unwrap().unwrap();
     assert!(!crate::log::damage::any_damage(&view.findings), "{context}: {:?}", view.findings);
-    let (mut cursor, missing) = view.cursor(1, false).unwrap();
+    let (mut cursor, missing) = view.cursor(1).unwrap();
     assert!(missing.is_empty(), "{context}: {missing:?}");
     let (mut events, mut lost) = (Vec::new(), Vec::new());
     while let Some(entry) = cursor.next().unwrap() {

@@ -94,7 +94,7 @@ pub(crate) fn open_with(witness: Option<Witness>, donor: &mut dyn Donor) -> Open
 /// Every event in the log: seq, header, payload; panics on damage unless `lenient`.
 pub(crate) fn read_all(disk: &SimDisk, witness: Option<Witness>) -> Vec<(u64, Vec<u8>, Vec<u8>)> {
     let view = LogView::open(log_on(disk), witness, false).unwrap().unwrap();
-    let (mut cursor, missing) = view.cursor(1, false).unwrap();
+    let (mut cursor, missing) = view.cursor(1).unwrap();
     assert!(missing.is_empty(), "{missing:?}");
     let mut events = Vec::new();
     while let Some(entry) = cursor.next().unwrap() {

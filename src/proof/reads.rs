@@ -20,7 +20,7 @@ fn a_read_error_is_never_the_end_of_the_log() {
             let before = disk.bytes(&path);
             let view = LogView::open(log_on(&disk), None, false);
             let read = view.and_then(|view| {
-                let (mut cursor, _) = view.unwrap().cursor(1, false)?;
+                let (mut cursor, _) = view.unwrap().cursor(1)?;
                 while cursor.next()?.is_some() {}
                 Ok(())
             });

@@ -169,7 +169,7 @@ fn readable(disk: &SimDisk, witness: Witness, whole: &Ledger, context: &str) -> 
     use crate::log::cursor::Entry;
     let view = crate::log::view::LogView::open(log_on(disk), Some(witness), false).unwrap();
     let Some(view) = view else { return BTreeSet::new() };
-    let (mut cursor, _) = view.cursor(1, false).unwrap();
+    let (mut cursor, _) = view.cursor(1).unwrap();
     let mut seqs = BTreeSet::new();
     while let Some(entry) = cursor.next().unwrap() {
         if let Entry::Event { header, payload, .. } = entry {

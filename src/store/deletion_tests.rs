@@ -392,7 +392,7 @@ fn the_record_stands_in_the_chain() {
     record_deletion(dir.path());
     let view = LogView::open(log_in(dir.path()), None, false).unwrap().unwrap();
     assert!(view.findings.is_empty(), "{:?}", view.findings);
-    let (mut cursor, _) = view.cursor(1, false).unwrap();
+    let (mut cursor, _) = view.cursor(1).unwrap();
     let mut records = 0;
     while let Some(entry) = cursor.next().unwrap() {
         match entry {

@@ -117,7 +117,7 @@ pub(super) fn put_aside<E: Event>(
     const CHUNK: usize = 1024 * 1024;
     let dir = log.quarantine_dir();
     let wrap = |error: io::Error| Error::io("put rows aside in", &dir, error);
-    log.disk.create_dir(&dir).map_err(wrap)?;
+    log.make_quarantine().map_err(wrap)?;
     let (path, file) = (0..u32::MAX)
         .find_map(|attempt| {
             let path = dir.join(format!("rows-{}-{}-{attempt}.jsonl", fork.first(), fork.last));

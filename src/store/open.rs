@@ -241,6 +241,11 @@ pub(super) fn open<E: Event>(
 ) -> Result<Opened> {
     let schema = Schema::of::<E>()?;
     let dir = disk::absolute(dir).map_err(|error| Error::io("resolve", dir, error))?;
+    if let Some(why) =
+        projection::refuses_path(&projection::database_path(&dir)).filter(|_| options.projection)
+    {
+        return Err(Error::invalid("the path of the database", why)); // rows would never follow
+    }
     let log = LogDir::new(disk, &dir);
     let found = contents(&log)?;
     match (&found, options.create) {

@@ -384,7 +384,7 @@ impl Projector {
         if applied.seq < view.first_seq() {
             return Ok(true); // given up by retention; nothing to compare with
         }
-        let (mut cursor, _) = view.cursor(applied.seq, false)?;
+        let (mut cursor, _) = view.cursor(applied.seq)?;
         Ok(match cursor.next()? {
             Some(Entry::Event { header, .. }) => header.seq == applied.seq && header.sum == applied.sum,
             Some(Entry::Gap { header, .. }) => {
@@ -397,7 +397,7 @@ impl Projector {
 
     /// The newest event of the log, as an applied seq.
     fn applied_at(view: &LogView) -> Result<Applied, Error> {
-        let (mut cursor, _) = view.cursor(view.last_seq(), false)?;
+        let (mut cursor, _) = view.cursor(view.last_seq())?;
         let mut applied = Applied::default();
         while let Some(entry) = cursor.next()? {
             if let Entry::Event { header, .. } | Entry::Gap { header, .. } = entry {
@@ -432,7 +432,7 @@ impl Projector {
         replay::set_aside_between(projection, i64::MIN, first as i64 - 1, &mut self.report)?;
         replay::set_aside_between(projection, behind, i64::MAX, &mut self.report)?;
         for (low, high) in stretches {
-            let (mut cursor, _) = view.cursor(low, false)?;
+            let (mut cursor, _) = view.cursor(low)?;
             while cursor.next_seq() <= high {
                 if self.halt.is_due() {
                     return Err(replay::halted().into());

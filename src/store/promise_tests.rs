@@ -184,7 +184,7 @@ fn open_on(disk: impl Disk + 'static, dir: &Path) -> Store<SyncEvent> {
 fn messages(disk: &SimDisk, dir: &Path) -> Vec<String> {
     let log = LogDir::new(Arc::new(disk.clone()), dir);
     let Some(view) = LogView::open(log, None, false).unwrap() else { return Vec::new() };
-    let (mut cursor, missing) = view.cursor(1, false).unwrap();
+    let (mut cursor, missing) = view.cursor(1).unwrap();
     assert!(missing.is_empty(), "{missing:?}");
     let mut messages = Vec::new();
     while let Some(entry) = cursor.next().unwrap() {

@@ -168,7 +168,7 @@ impl<E: Event> Reader<E> {
     /// Every event from seq `from` on, in seq order, up to the end of the snapshot.
     pub fn items(&self, from: u64) -> Result<Items<E>> {
         self.check_process()?;
-        let (cursor, missing) = self.view.cursor(from.max(1), true)?;
+        let (cursor, missing) = self.view.cursor(from.max(1))?;
         Ok(Items {
             cursor,
             queued: missing.into(),
@@ -249,7 +249,7 @@ impl<E: Event> Reader<E> {
             };
             horizon = Position { segment: last.number, offset: last.size, seq: u64::MAX };
         }
-        let (mut cursor, _) = Cursor::new(view.log.clone(), &view.segments, seq, horizon, false)?;
+        let (mut cursor, _) = Cursor::new(view.log.clone(), &view.segments, seq, horizon)?;
         while let Some(entry) = cursor.next()? {
             let (last, sum) = match entry {
                 Entry::Event { header, .. } => (header.seq, header.sum),

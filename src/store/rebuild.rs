@@ -108,7 +108,7 @@ impl Projector {
         match self.rebuild_at::<E>(&new, view, old.as_ref(), wait) {
             Err(Stop::View(trouble)) if trouble.wants_rebuild() => {
                 // What was left of an earlier one is of no use.
-                self.remove_unfinished().map_err(io)?;
+                self.remove_unfinished()?;
                 projection::leave_access(&database).map_err(io)?;
                 self.report = before;
                 self.rebuild_at::<E>(&new, view, old.as_ref(), wait)?;
@@ -125,19 +125,22 @@ impl Projector {
         // would be rolled back into it.
         for suffix in ["-wal", "-journal"] {
             let beside = projection::beside(&self.database, suffix);
-            disk::truncate_if_there(&beside).map_err(io)?;
-            disk::remove_if_there(&beside).map_err(io)?;
+            let cleared = disk::truncate_if_there(&beside).and_then(|()| disk::remove_if_there(&beside));
+            cleared.map_err(|error| Error::io("remove", &beside, error))?;
         }
-        disk::remove_if_there(&projection::beside(&self.database, "-shm")).map_err(io)?;
+        let beside = projection::beside(&self.database, "-shm");
+        disk::remove_if_there(&beside).map_err(|error| Error::io("remove", &beside, error))?;
         disk::rename_durably(&new, &self.database).map_err(io)?;
         Ok(kept)
     }
 
     /// Removes a new database that is not finished, and not needed any more.
-    pub(super) fn remove_unfinished(&self) -> std::io::Result<()> {
+    pub(super) fn remove_unfinished(&self) -> Result<(), Error> {
         let new = projection::beside(&self.database, ".new");
-        let mut files = ["", "-wal", "-shm", "-journal"].iter();
-        files.try_for_each(|suffix| disk::remove_if_there(&projection::beside(&new, suffix)))
+        ["", "-wal", "-shm", "-journal"].iter().try_for_each(|suffix| {
+            let path = projection::beside(&new, suffix);
+            disk::remove_if_there(&path).map_err(|error| Error::io("remove", &path, error))
+        })
     }
 
     /// Keeps a database that cannot be used, and says where; there is nothing to keep of an empty file.
@@ -148,7 +151,7 @@ impl Projector {
             return Ok(None);
         }
         let dir = self.log.quarantine_dir();
-        self.log.disk.create_dir(&dir).map_err(io)?;
+        self.log.make_quarantine().map_err(|error| Error::io("keep the old database in", &dir, error))?;
         let stamp: String =
             crate::Timestamp::now().to_string().chars().filter(char::is_ascii_digit).collect();
         let kept = dir.join(format!("database-{stamp}.db"));

@@ -203,7 +203,7 @@ fn walk<E: Event>(
     applied: Applied,
     check: &mut Check<'_>,
 ) -> Result<Option<Trouble>> {
-    let (cursor, missing) = view.cursor(view.first_seq(), false)?;
+    let (cursor, missing) = view.cursor(view.first_seq())?;
     missing.into_iter().for_each(|finding| check.tell(finding));
     let mut erasures = Erasures::default();
     let mut floor = view.first_seq() as i64;

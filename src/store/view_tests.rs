@@ -402,12 +402,12 @@ fn rows_of_lost_events_are_absent_and_no_others() {
 /// The sizes of the stretches of a log, and the lengths of its payloads.
 fn stretches<E: Event>(dir: &Path) -> (Vec<u64>, Vec<usize>) {
     let view = LogView::open(LogDir::new(Arc::new(RealDisk), dir), None, false).unwrap().unwrap();
-    let (mut cursor, _) = view.cursor(1, false).unwrap();
+    let (mut cursor, _) = view.cursor(1).unwrap();
     let mut sizes = Vec::new();
     while let Some(stretch) = replay::gather::<E>(&mut cursor).unwrap() {
         sizes.push(stretch.events);
     }
-    let (mut cursor, _) = view.cursor(1, false).unwrap();
+    let (mut cursor, _) = view.cursor(1).unwrap();
     let mut lens = Vec::new();
     while let Some(entry) = cursor.next().unwrap() {
         if let Entry::Event { payload, .. } = entry {
@@ -456,7 +456,7 @@ fn memory_is_one_step() {
     }
     store.close().unwrap();
     let view = LogView::open(LogDir::new(Arc::new(RealDisk), dir.path()), None, false).unwrap().unwrap();
-    let (mut cursor, _) = view.cursor(1, false).unwrap();
+    let (mut cursor, _) = view.cursor(1).unwrap();
     let mut sizes = Vec::new();
     while let Some(stretch) = replay::gather::<SyncEvent>(&mut cursor).unwrap() {
         assert_eq!(stretch.step.rows.len() as u64, stretch.events);

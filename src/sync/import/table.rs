@@ -70,6 +70,13 @@ fn failed(path: &Path, error: &rusqlite::Error) -> Error {
 /// Opens the database for reading. One in WAL mode needs a place for its `-shm` file; where there
 /// is none, and no `-wal` with anything in it either, the file is read as it lies there.
 fn open(path: &Path, wait: Duration) -> Result<Connection> {
+    // One that is a pipe would wait for its other end (P12).
+    for suffix in ["-wal", "-journal", "-shm"] {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(suffix);
+        let beside = Path::new(&beside);
+        crate::disk::check_regular(beside).map_err(|error| Error::io("read", beside, error))?;
+    }
     let attempt = |name: &std::ffi::OsStr, flags: OpenFlags| -> rusqlite::Result<Connection> {
         let db = Connection::open_with_flags(Path::new(name), flags | OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         db.busy_timeout(wait.min(LONGEST_WAIT))?;
