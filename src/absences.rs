@@ -4,8 +4,9 @@
 use crate::event::Event;
 use crate::finding::{Finding, FindingKind};
 use crate::log::cursor::{Cursor, Entry};
-use crate::log::deletion::Deletion;
+use crate::log::deletion::{self, Deletion};
 use crate::log::view::LogView;
+use crate::projection::schema::Schema;
 use crate::projection::{Connection, Projection, compare};
 use crate::replay::{self, Stop};
 
@@ -16,16 +17,26 @@ const MOST: usize = 1024;
 
 type Range = (u64, u64);
 
+/// What the table says and the log does not.
+#[derive(Default)]
+pub(crate) struct Absences {
+    /// Stretches of which the log has the events.
+    pub(crate) unproved: Vec<Range>,
+    /// Events that may be deleted, as the table says: behind them the log is damaged, where their record may
+    /// have stood. Until that is mended they stay away (P8). They have no rows.
+    pub(crate) open: Vec<Range>,
+}
+
 /// Stretches of seqs up to `last` of which the table says that they have no row, and of which the log has the
 /// events. Reads only the segments that the table speaks of, and all behind them where it is wrong.
-pub(crate) fn unproved<E: Event>(
+pub(crate) fn judge<E: Event>(
     view: &LogView,
     db: &Connection,
     last: u64,
     go_on: &dyn Fn() -> bool,
-) -> Result<Vec<Range>, Stop> {
+) -> Result<Absences, Stop> {
     let first = view.first_seq();
-    let (mut found, mut after): (Vec<Range>, _) = (Vec::new(), i64::MIN);
+    let (mut found, mut after) = (Absences::default(), i64::MIN);
     loop {
         let page = compare::absences(db, first, last, after, PAGE)?;
         let Some((newest, _)) = page.last() else { return Ok(found) };
@@ -41,9 +52,19 @@ pub(crate) fn unproved<E: Event>(
             }
         }
         let events = events_in::<E>(view, &ranges, go_on)?;
-        found.extend(without_deleted(view, events)?);
-        if found.len() > MOST {
-            found = vec![(found[0].0, found[found.len() - 1].1)];
+        let (mut events, damaged) = without_deleted(view, events)?;
+        if damaged > 0 && !events.is_empty() {
+            let deleted = compare::deleted(db, &Schema::of::<E>()?, last.min(damaged - 1))?;
+            let deleted = deletion::merged(deleted);
+            let unproved = deletion::without(&events, &deleted);
+            found.open.extend(deletion::without(&events, &unproved));
+            events = unproved;
+        }
+        found.unproved.extend(events);
+        if let [first, .., last] = found.unproved[..]
+            && found.unproved.len() > MOST
+        {
+            found.unproved = vec![(first.0, last.1)];
         }
     }
 }
@@ -84,11 +105,16 @@ fn events_in<E: Event>(
 }
 
 /// What is left of stretches of events when those that a deletion record covers are taken away. The record
-/// stands behind its events.
-fn without_deleted(view: &LogView, mut events: Vec<Range>) -> Result<Vec<Range>, Stop> {
-    let Some((first, _)) = events.first() else { return Ok(events) };
+/// stands behind its events; with them the seq behind the last damage, 0 where there is none.
+fn without_deleted(view: &LogView, mut events: Vec<Range>) -> Result<(Vec<Range>, u64), Stop> {
+    let Some((first, _)) = events.first() else { return Ok((events, 0)) };
     let (mut cursor, _) = view.cursor(*first)?;
+    let mut damaged = 0;
     while let Some(entry) = cursor.next()? {
+        if matches!(entry, Entry::Damage(_)) {
+            damaged = cursor.next_seq();
+            continue;
+        }
         let Entry::Deletion { payload } = entry else { continue };
         let ranges = Deletion::decode(payload).map_or_else(Vec::new, |record| record.ranges);
         for (low, high) in ranges {
@@ -102,7 +128,7 @@ fn without_deleted(view: &LogView, mut events: Vec<Range>) -> Result<Vec<Range>,
             events.dedup();
         }
     }
-    Ok(events)
+    Ok((events, damaged))
 }
 
 /// The finding for a stretch that is not proved.
@@ -115,18 +141,20 @@ pub(crate) fn finding((first, last): Range, projection: &str) -> Finding {
 }
 
 /// Takes away what the table says without proof: what is lawful of it comes back with the log, like the rows.
+/// Returns the events of which nothing can be said yet.
 pub(crate) fn settle<E: Event>(
     projection: &Projection,
     view: &LogView,
     go_on: &dyn Fn() -> bool,
     findings: &mut Vec<Finding>,
-) -> Result<(), Stop> {
+) -> Result<Vec<Range>, Stop> {
     let last = projection.applied().seq.min(view.last_seq());
-    for range in unproved::<E>(view, projection.reader(), last, go_on)? {
+    let found = judge::<E>(view, projection.reader(), last, go_on)?;
+    for range in found.unproved {
         projection.forget_absence(range.0, range.1)?;
         findings.push(finding(range, "their rows are brought back").file(projection.path()));
     }
-    Ok(())
+    Ok(found.open)
 }
 
 #[cfg(test)]

@@ -35,6 +35,8 @@ pub enum FindingKind {
     AppliedBeyondLog,
     /// A damaged frame that came back, bit for bit.
     HealedFrame,
+    /// A deletion that was recorded in what is lost, and is recorded anew: what was deleted stays so.
+    DeletionRecorded,
     /// Events that were lost and that somebody has given up: the log says so ever after.
     AcceptedLoss,
     /// The database file is not there.
@@ -92,6 +94,7 @@ impl FindingKind {
             Self::UnknownFile => "unknown_file",
             Self::AppliedBeyondLog => "applied_beyond_log",
             Self::HealedFrame => "healed_frame",
+            Self::DeletionRecorded => "deletion_recorded",
             Self::AcceptedLoss => "accepted_loss",
             Self::DatabaseMissing => "database_missing",
             Self::DatabaseDamaged => "database_damaged",
@@ -146,6 +149,7 @@ impl FindingKind {
             | Self::UnfinishedBatch
             | Self::UnknownFile
             | Self::HealedFrame
+            | Self::DeletionRecorded
             | Self::AcceptedLoss
             | Self::Lag
             | Self::UnknownEvent

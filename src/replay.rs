@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::event::{Event, Value};
 use crate::finding::{Finding, FindingKind};
 use crate::log::cursor::{Cursor, Entry};
-use crate::log::deletion::Deletion;
+use crate::log::deletion::{self, Deletion};
 use crate::log::frame::Header;
 use crate::log::heal::{Donor, DonorFrame};
 use crate::log::view::LogView;
@@ -232,15 +232,7 @@ pub(crate) fn deletions(view: &LogView) -> Result<Vec<(u64, u64)>> {
             found.extend(record.ranges);
         }
     }
-    found.sort_unstable();
-    let mut ranges: Vec<(u64, u64)> = Vec::with_capacity(found.len());
-    for (first, last) in found {
-        match ranges.last_mut() {
-            Some((_, before)) if first <= *before + 1 => *before = last.max(*before),
-            _ => ranges.push((first, last)),
-        }
-    }
-    Ok(ranges)
+    Ok(deletion::merged(found))
 }
 
 /// Whether stretches as [`deletions`] gives them cover an event.
@@ -471,7 +463,7 @@ pub(crate) fn heal_all<E: Event>(
     if !missing.is_empty() {
         return Err(Error::Damaged { dir: view.log.store_dir.clone(), findings: missing }.into());
     }
-    absences::settle::<E>(projection, view, go_on, findings)?;
+    let open = absences::settle::<E>(projection, view, go_on, findings)?;
     let mut floor = view.first_seq() as i64;
     set_aside_between(projection, i64::MIN, floor - 1, report)?;
     // Each of these is told once, however often the rows are compared.
@@ -480,7 +472,8 @@ pub(crate) fn heal_all<E: Event>(
         if !go_on() {
             return Err(halted().into());
         }
-        let stretch = sound(stretch, &view.log.store_dir)?;
+        let mut stretch = sound(stretch, &view.log.store_dir)?;
+        stretch.step.rows.retain(|row| !covers(&open, row.seq));
         findings.extend(stretch.unread());
         let ceiling = stretch.next_seq as i64 - 1;
         let differences =
@@ -654,6 +647,18 @@ impl<E: Event> Donor for RowDonor<'_, E> {
         });
         // A row that makes no frame proves none.
         Ok(frame.ok().map(|(header, payload)| DonorFrame { header, payload }))
+    }
+
+    fn deleted(&mut self, last: u64) -> Result<Vec<(u64, u64)>> {
+        match compare::deleted(self.db, self.schema, last) {
+            Ok(found) => Ok(deletion::merged(found)),
+            // What cannot be read now is no proof that nothing was deleted. The path is for the message.
+            Err(trouble @ (Trouble::Busy(_) | Trouble::Failed(_))) => {
+                Err(trouble.into_error(Path::new(self.db.path().unwrap_or_default())))
+            }
+            // A damaged database gives nothing.
+            Err(_) => Ok(Vec::new()),
+        }
     }
 
     fn store(&self) -> Option<StoreId> {

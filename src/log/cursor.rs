@@ -357,7 +357,13 @@ impl Cursor {
         let path = self.log.segment_path(self.segment);
         if let Fault::Body(header) = fault {
             self.chain = Chain::after(start.offset, &header);
-            let finding = Finding::new(FindingKind::DamagedFrame, fault.describe()).at(path, start.offset);
+            let what = match header.kind {
+                FrameKind::Deletion => {
+                    "the payload's checksum of a deletion record does not fit (condition 9)"
+                }
+                _ => fault.describe(),
+            };
+            let finding = Finding::new(FindingKind::DamagedFrame, what).at(path, start.offset);
             return Ok(match header.kind {
                 FrameKind::Event if header.seq < self.from => None,
                 FrameKind::Event => Some(finding.seq(header.seq)),
@@ -380,7 +386,7 @@ impl Cursor {
             let finding = Finding::new(FindingKind::MissingEvents, fault.describe());
             return Ok(Some(finding.seqs(first, next_seq - 1).at(path, start.offset)));
         }
-        let what = format!("{}; no event was in it", fault.describe());
+        let what = format!("{}; no event was in it, a deletion record may have been", fault.describe());
         Ok((start.seq >= self.from)
             .then(|| Finding::new(FindingKind::DamagedFrame, what).at(path, start.offset)))
     }

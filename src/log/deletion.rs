@@ -2,12 +2,73 @@
 //!
 //! The record holds no clear text of what was erased, only a keyed hash of the company.
 
-use super::frame::{MAX_PAYLOAD, MAX_SEQ};
+use super::frame::{Draft, FrameKind, MAX_PAYLOAD, MAX_SEQ};
 
 /// The version of the payload below, in the frame's header.
 pub(crate) const VERSION: u16 = 1;
 
 const RANGES_AT: usize = 56;
+
+/// A record of so many stretches has 1.6 MB.
+const STRETCHES: usize = 100_000;
+
+/// The records that take events back, stretches in their order.
+pub(crate) fn records(ranges: &[(u64, u64)]) -> Vec<Deletion> {
+    let record = |ranges: &[(u64, u64)]| Deletion {
+        reason: Reason::Retention,
+        subject: [0; 32],
+        cut_off: i64::MAX,
+        ranges: ranges.to_vec(),
+    };
+    ranges.chunks(STRETCHES).map(record).collect()
+}
+
+/// The frame of a record with this payload, where event `seq` is the next one.
+pub(crate) fn draft(payload: &[u8], seq: u64, now: i64, durable_end: u64, previous: u32) -> Draft<'_> {
+    Draft {
+        kind: FrameKind::Deletion,
+        version: VERSION,
+        appended_at: now,
+        payload,
+        ..Draft::mark(durable_end, seq, previous)
+    }
+}
+
+/// Stretches in their order, those that touch or overlap as one.
+pub(crate) fn merged(mut found: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
+    found.sort_unstable();
+    let mut ranges: Vec<(u64, u64)> = Vec::with_capacity(found.len());
+    for (first, last) in found {
+        match ranges.last_mut() {
+            Some((_, before)) if first <= before.saturating_add(1) => *before = last.max(*before),
+            _ => ranges.push((first, last)),
+        }
+    }
+    ranges
+}
+
+/// What is left of stretches when others are taken away; both as [`merged`] gives them.
+pub(crate) fn without(ranges: &[(u64, u64)], others: &[(u64, u64)]) -> Vec<(u64, u64)> {
+    let (mut left, mut others) = (Vec::new(), others.iter().copied().peekable());
+    for (first, last) in ranges.iter().copied() {
+        while others.next_if(|(_, behind)| *behind < first).is_some() {}
+        let mut from = Some(first);
+        while let Some(start) = from
+            && let Some((low, high)) = others.peek().copied().filter(|(low, _)| *low <= last)
+        {
+            if start < low {
+                left.push((start, low - 1));
+            }
+            from = high.checked_add(1).filter(|next| *next <= last);
+            if high > last {
+                break; // it may reach into the next one
+            }
+            others.next();
+        }
+        left.extend(from.map(|start| (start, last)));
+    }
+    left
+}
 
 /// Why events were deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +148,23 @@ impl Deletion {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stretches_are_taken_away_as_if_seq_by_seq() {
+        let stretches =
+            |bits: u32| merged((0..10).filter(|at| bits >> at & 1 == 1).map(|at| (at, at)).collect());
+        for one in (0..1024).step_by(7) {
+            for other in 0..1024 {
+                assert_eq!(
+                    without(&stretches(one), &stretches(other)),
+                    stretches(one & !other),
+                    "{one} {other}"
+                );
+            }
+        }
+        assert_eq!(without(&[(1, u64::MAX)], &[(3, u64::MAX)]), [(1, 2)]);
+        assert_eq!(merged(vec![(4, 9), (1, 2), (3, 3), (5, u64::MAX), (6, 7)]), [(1, u64::MAX)]);
+    }
 
     #[test]
     fn records_go_both_ways_and_bad_ones_are_refused() {

@@ -18,6 +18,12 @@ pub(crate) trait Donor {
     /// Nothing it says is believed without proof.
     fn frame(&mut self, seq: u64) -> Result<Option<DonorFrame>>;
 
+    /// Which events up to `last` it says were deleted, as stretches in their order. Their records have neither
+    /// seq nor row, so where one is lost, nobody else tells of it.
+    fn deleted(&mut self, _last: u64) -> Result<Vec<(u64, u64)>> {
+        Ok(Vec::new())
+    }
+
     /// The store that it says its frames are of.
     fn store(&self) -> Option<StoreId> {
         None

@@ -70,6 +70,11 @@ impl Losses {
     pub(crate) fn events(&self) -> u64 {
         self.stretches.iter().map(|loss| loss.events).sum()
     }
+
+    /// The last event before the end of what is lost. A deletion record in there speaks of no later one.
+    pub(crate) fn last_seq(&self) -> u64 {
+        self.stretches.iter().map(|loss| loss.start.seq + loss.events - 1).max().unwrap_or(0)
+    }
 }
 
 /// What would have to be given up so that the log is whole again. `None` where giving events up does not

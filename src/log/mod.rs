@@ -236,6 +236,7 @@ pub(crate) mod frame;
 mod golden_tests;
 pub(crate) mod heal;
 pub(crate) mod loss;
+pub(crate) mod lost_records;
 pub(crate) mod open;
 pub(crate) mod places;
 pub(crate) mod quarantine;

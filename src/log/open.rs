@@ -12,6 +12,7 @@ use super::cursor::Segments;
 use super::damage::{all_gone, beyond_finding, cut_batch_finding, name_damage, name_gaps};
 use super::directory::{Listing, LogDir};
 use super::heal::{self, Donor, Patch};
+use super::lost_records;
 use super::quarantine;
 use super::recovery::{Verdict, decide};
 use super::remake::remake;
@@ -229,11 +230,16 @@ pub(crate) fn repair(
         }
     }
     if broken {
-        let segments = Segments { headers: listing.segments, parts, ..Segments::default() };
+        let segments = Segments { headers: listing.segments, parts: parts.clone(), ..Segments::default() };
         name_gaps(log, &segments, &mut lost)?;
     }
     if dry_run {
         lost = remade.leave_out(lost);
+    }
+    let cut = done.findings.iter().any(|finding| finding.kind == FindingKind::CutSegment);
+    if cut && lost.is_empty() && !(dry_run && remade.newest) {
+        let listing = listed(log, &parts)?;
+        lost_records::behind_cut(log, with, &listing, &parts, dry_run, &mut done)?;
     }
     Ok((done, lost))
 }

@@ -16,7 +16,9 @@ use crate::store_id::StoreId;
 
 use super::directory::{Listing, LogDir};
 use super::fork::sum_of;
+use super::frame::Seed;
 use super::heal::Donor;
+use super::lost_records::{self, Again};
 use super::open::{OpenLog, Recovered, newest, sync_dirs};
 use super::quarantine;
 use super::row_walk::Walk;
@@ -34,6 +36,8 @@ const MOST_BEHIND: u64 = 16;
 #[derive(Default)]
 pub(super) struct Remade {
     files: Vec<PathBuf>,
+    /// The newest one is among them, with what it lacked of deletion records.
+    pub(super) newest: bool,
     /// First and last seq of each run of events that came back.
     events: Vec<(u64, u64)>,
 }
@@ -96,18 +100,22 @@ struct Stretch {
     next_seq: u64,
     events: u64,
     made_at: Option<i64>,
+    /// What is written behind the last frame of the log.
+    again: Again,
 }
 
 impl Stretch {
     fn new(number: u64, start: Chain) -> Self {
         let (end, next_seq) = (start.offset, start.seq);
-        Self { number, there: None, start, end, next_seq, events: 0, made_at: None }
+        Self { number, there: None, start, end, next_seq, events: 0, made_at: None, again: Again::default() }
     }
 }
 
 struct Plan {
     stretches: Vec<Stretch>,
     events: Vec<(u64, u64)>,
+    /// The first of them follows on what is there.
+    tied: bool,
     /// Where the chain ends, behind the last frame.
     end: Chain,
 }
@@ -145,7 +153,7 @@ pub(super) fn remake(
         let mut walk = Walk::new(store, number, start, most, goal.until(), with.donor);
         walk.size = before.map_or(MAX_SEGMENT, |header| header.size);
         let Some(mut plan) = plan(&mut walk, before, goal)? else { continue };
-        let seam = plan.events.first().is_some_and(|(first, _)| *first != start.seq) && before.is_some();
+        let seam = !plan.tied && before.is_some();
         if seam && matches!(goal, Goal::Seen(_)) && !is_known(last_event, with.donor)? {
             continue; // they may be rows of another history of this store
         }
@@ -164,14 +172,26 @@ pub(super) fn remake(
             Goal::Segment(later) => later.first_retained,
             Goal::Seen(_) => before.map_or(1, |header| header.first_retained),
         };
+        if let Goal::Seen(seen) = goal
+            && (!plan.events.is_empty() || (last_event.is_some() && seen[0] == last_event))
+            && let Some(last) = plan.stretches.last_mut()
+        {
+            // Their rows are the log's up to here, so they have followed every record that is lost before it.
+            let ranges = lost_records::lost(log, &listing.segments, parts, plan.end.seq - 1, with.donor)?;
+            last.again = Again::behind(last.end, &ranges);
+            let place = log.segment_path(last.number);
+            told.extend(last.again.findings(dry_run).map(|finding| finding.at(&place, last.end)));
+        }
         let writer = Writer { log, store, first_retained, dry_run };
         for stretch in plan.stretches.iter().rev() {
             told.extend(writer.write(stretch, with, done, &mut remade)?);
         }
         if let (Goal::Seen(_), Some(last)) = (goal, plan.stretches.last()) {
+            remade.newest = true;
             let what = format!(
-                "the newest segment is made again from rows; whether events after {} stood in it, nothing tells: \
-                 if there were any, they are lost, unless a copy of this file holds them",
+                "the newest segment is made again from rows; whether events after {} stood in it, or deletions that \
+                 no row has followed, nothing tells: if there were any, they are lost, unless a copy of this file \
+                 holds them",
                 plan.end.seq - 1
             );
             let finding = Finding::new(FindingKind::CutSegment, what).seq(plan.end.seq);
@@ -225,7 +245,7 @@ fn plan(walk: &mut Walk<'_>, before: Option<SegmentHeader>, goal: Goal) -> Resul
     let mut stretches = vec![Stretch { there: before, ..Stretch::new(walk.number, walk.chain) }];
     let mut events: Vec<(u64, u64)> = Vec::new();
     let (first, start) = (walk.number, walk.chain);
-    let mut proved = None;
+    let (mut proved, mut tied) = (None, None);
     loop {
         if let Goal::Segment(later) = goal
             && walk.chain.seq >= later.first_seq
@@ -235,9 +255,10 @@ fn plan(walk: &mut Walk<'_>, before: Option<SegmentHeader>, goal: Goal) -> Resul
                 |end: &Chain| (end.seq, end.previous) == (later.first_seq, later.previous) && !end.in_batch;
             let Some(end) = ends.into_iter().flatten().find(arrives) else { return Ok(None) };
             leave(&mut stretches, &end, later.number);
-            return Ok(Some(Plan { stretches, events, end }));
+            return Ok(Some(Plan { stretches, events, tied: tied.unwrap_or(true), end }));
         }
         let Some(found) = walk.next()? else { break };
+        tied.get_or_insert(found.tied);
         leave(&mut stretches, &found.left, found.number);
         if stretches.last().is_none_or(|last| last.number != found.number) {
             stretches.push(Stretch::new(found.number, found.start));
@@ -263,7 +284,7 @@ fn plan(walk: &mut Walk<'_>, before: Option<SegmentHeader>, goal: Goal) -> Resul
         // Nothing is lost that anybody has seen; a file may be in the way all the same.
         let whole = before.is_some() && seen.iter().flatten().any(|witness| witness.seq + 1 == start.seq);
         let stretches = vec![Stretch { there: before, ..Stretch::new(first, start) }];
-        return Ok(whole.then_some(Plan { stretches, events: Vec::new(), end: start }));
+        return Ok(whole.then_some(Plan { stretches, events: Vec::new(), tied: true, end: start }));
     };
     stretches.truncate(count);
     if let Some(last) = stretches.last_mut() {
@@ -273,7 +294,7 @@ fn plan(walk: &mut Walk<'_>, before: Option<SegmentHeader>, goal: Goal) -> Resul
         *last = (*last).min(end.seq - 1);
         first <= last
     });
-    Ok(Some(Plan { stretches, events, end }))
+    Ok(Some(Plan { stretches, events, tied: tied.unwrap_or(true), end }))
 }
 
 /// Ends the present stretch where the chain leaves its segment for another, and adds segments that hold no frame
@@ -346,7 +367,7 @@ impl Writer<'_> {
             number,
             first_seq: stretch.start.seq,
             first_retained: self.first_retained.min(stretch.start.seq),
-            size: usual.max(stretch.end.next_multiple_of(HEADER_BLOCK)),
+            size: usual.max((stretch.end + stretch.again.len()).next_multiple_of(HEADER_BLOCK)),
             created_at: stretch.made_at.unwrap_or_else(|| crate::time::Timestamp::now().as_micros()),
             previous: stretch.start.previous,
         };
@@ -354,7 +375,12 @@ impl Writer<'_> {
         let kept = quarantine::keep_file(self.log, number)?;
         let path = self.log.segment_path(number);
         segment::create_with(self.log.disk.as_ref(), &self.log.log_dir(), &header, |file| {
-            fill(walk, stretch.end, &path, |bytes, offset| file.write_all_at(bytes, offset))
+            fill(walk, stretch.end, &path, |bytes, offset| file.write_all_at(bytes, offset))?;
+            // In one file with the events: whatever interrupts this, they are not there without it (P8).
+            let now = crate::time::Timestamp::now().as_micros();
+            let records = stretch.again.frames(&Seed::new(self.store, number), &walk.chain, now);
+            file.write_all_at(&records, stretch.end)
+                .map_err(|error| Error::io_at("write", &path, stretch.end, error))
         })?;
         Ok(kept)
     }

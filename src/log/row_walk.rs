@@ -13,6 +13,8 @@ use super::survey::{Chain, MAX_GROUP};
 /// vain for one loss: each tries every place that the longest group leaves.
 const WIDEST_HOLE: u64 = 10_000;
 const MOST_SEARCHES: u32 = 8;
+/// So far behind the hole's start is looked first, in each segment: most holes are small.
+const NEAR: u64 = 64 * 1024;
 
 /// A frame in its place.
 pub(super) struct Found {
@@ -22,6 +24,8 @@ pub(super) struct Found {
     /// What the header of its segment must say, if it is another one than before.
     pub(super) start: Chain,
     pub(super) mark: Option<Vec<u8>>,
+    /// Its header names the frame or the mark before it. Behind a hole nothing does.
+    pub(super) tied: bool,
     pub(super) offset: u64,
     pub(super) header: Header,
     pub(super) bytes: Vec<u8>,
@@ -111,21 +115,25 @@ impl<'a> Walk<'a> {
         }
         self.chain = Chain::after(offset, &header);
         let start = Chain { offset: FIRST_FRAME, ..left };
-        Found { number, left, start, mark, offset, header, bytes }
+        Found { number, left, start, mark, tied: true, offset, header, bytes }
     }
 
-    /// The next event that has a row, where some have none: its frame is looked for at every place where it can
-    /// have stood.
+    /// The next event that has a row, where some have none, or where what stood before it had no seq and so no row:
+    /// a deletion record. Its frame is looked for at every place where it can have stood.
     fn behind_hole(&mut self) -> Result<Option<Found>> {
         let end = self.until.min(self.chain.seq.saturating_add(WIDEST_HOLE));
-        for seq in self.chain.seq + 1..end {
+        for seq in self.chain.seq..end {
             let Some(row) = self.donor.frame(seq)? else { continue };
             // Four bytes, always.
             let Some(durable_end) = row.header.get(28..32).and_then(|raw| raw.try_into().ok()) else {
                 continue;
             };
             let durable_end = u64::from(u32::from_le_bytes(durable_end));
-            for number in self.number..=self.most.min(self.number + 1) {
+            let numbers = self.number..=self.most.min(self.number + 1);
+            for (span, number) in [NEAR, MAX_GROUP]
+                .into_iter()
+                .flat_map(|span| numbers.clone().map(move |number| (span, number)))
+            {
                 let (seed, size, from) = if number == self.number {
                     (self.seed.clone(), self.size, self.chain.offset)
                 } else {
@@ -133,7 +141,7 @@ impl<'a> Walk<'a> {
                 };
                 // A group starts where the log was durable before it.
                 let from = from.max(durable_end.next_multiple_of(ALIGN));
-                let place = (from..size.min(from + MAX_GROUP)).step_by(ALIGN as usize).find_map(|offset| {
+                let place = (from..size.min(from + span)).step_by(ALIGN as usize).find_map(|offset| {
                     let header = decode_header(&seed, offset, &row.header, FIRST_FRAME, size).ok()?;
                     Some(Chain { offset, seq, previous: header.previous, in_batch: false })
                 });
@@ -141,6 +149,7 @@ impl<'a> Walk<'a> {
                     && let Some(frame) = frame_of(&seed, &chain, size, &row)
                 {
                     let mut found = self.found(number, self.chain, None, chain.offset, frame);
+                    found.tied = false;
                     if chain.offset == FIRST_FRAME {
                         found.start = chain; // what is missing stood in the segment before
                     }

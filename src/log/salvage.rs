@@ -63,8 +63,9 @@ fn salvage_once(
         };
         if let End::SeenUpTo(seq) = end {
             let what = format!(
-                "the newest segment is not whole ({} bytes of {}); whether events after {seq} stood in it, \
-                 nothing tells: if there were any, they are lost, unless a copy of this file holds them",
+                "the newest segment is not whole ({} bytes of {}); whether events after {seq} stood in it, or \
+                 deletions that no row has followed, nothing tells: if there were any, they are lost, unless a \
+                 copy of this file holds them",
                 unusable.len, header.size
             );
             let finding = Finding::new(FindingKind::CutSegment, what).seq(seq + 1);

@@ -284,14 +284,7 @@ impl LogWriter {
         self.check_alive()?;
         assert!(self.proved <= self.end, "P1: one group in flight");
         let start = self.end;
-        let draft = Draft {
-            kind: FrameKind::Deletion,
-            version: deletion::VERSION,
-            appended_at: now,
-            payload: &payload,
-            durable_end: self.proved as u32,
-            ..Draft::mark(start, self.next_seq, self.previous)
-        };
+        let draft = deletion::draft(&payload, self.next_seq, now, self.proved, self.previous);
         self.buffer.clear();
         self.previous = frame::encode(&self.seed, start, &draft, &mut self.buffer);
         self.check_before_write(start)?;

@@ -177,6 +177,32 @@ pub(crate) fn was_deleted(db: &Connection, seq: u64) -> Result<bool, Trouble> {
     Ok(query.exists([seq as i64])?)
 }
 
+/// Events up to `last` that were deleted, as far as the database says so and has no rows of them.
+pub(crate) fn deleted(db: &Connection, schema: &Schema, last: u64) -> Result<Vec<(u64, u64)>, Trouble> {
+    let mut query = db.prepare_cached(
+        "SELECT max(first, 1), min(last, ?1) FROM synclog_absent \
+         WHERE reason IN ('deleted', 'erased') AND first <= ?1 AND last >= max(first, 1) ORDER BY first",
+    )?;
+    let said = query
+        .query_map([last as i64], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<Vec<(i64, i64)>, _>>()?;
+    let mut found = Vec::with_capacity(said.len());
+    for (mut first, last) in said {
+        each_id(db, schema, first, last, |ids| {
+            for id in ids {
+                if first < id {
+                    found.push((first as u64, id as u64 - 1));
+                }
+                first = id + 1;
+            }
+        })?;
+        if first <= last {
+            found.push((first as u64, last as u64));
+        }
+    }
+    Ok(found)
+}
+
 /// How many of the seqs from `first` to `last` lack a row, by counting.
 pub(crate) fn lacking_between(
     db: &Connection,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::StoreId;
+use crate::log::deletion;
 use crate::log::heal::NoDonor;
 use crate::log::open::{OpenLog, open};
 use crate::log::segment::{SegmentHeader, file_name};
@@ -51,6 +52,9 @@ pub(super) struct Reference {
     older: Vec<Vec<u8>>,
     /// The segments of another store.
     foreign: Vec<Vec<u8>>,
+    /// The events that deletion records cover, and the frames of these records by their index.
+    pub(super) deleted: Vec<(u64, u64)>,
+    pub(super) records: Vec<usize>,
 }
 
 pub(super) fn tail_path() -> PathBuf {
@@ -102,12 +106,19 @@ impl Reference {
     /// A log that was closed: a mark at its end and a file `tail`. Or one whose writer was killed
     /// right after its last append had been acknowledged.
     pub(super) fn new(closed: bool) -> Self {
-        let mut found = Self::of_store(7, closed);
-        found.foreign = Self::of_store(9, closed).images;
+        let mut found = Self::of_store(7, closed, false);
+        found.foreign = Self::of_store(9, closed, false).images;
         found
     }
 
-    fn of_store(store: u8, closed: bool) -> Self {
+    /// A closed log with deletion records in each segment, the last one behind its newest event.
+    pub(super) fn with_deletions() -> Self {
+        let mut found = Self::of_store(7, true, true);
+        found.foreign = Self::of_store(9, true, true).images;
+        found
+    }
+
+    fn of_store(store: u8, closed: bool, deletions: bool) -> Self {
         let mut rng = Rng::new(42);
         let disk = empty_disk(store);
         let with = OpenLog {
@@ -121,7 +132,7 @@ impl Reference {
         let (mut writer, _) = open(&log_on(&disk), with).unwrap();
         let (mut given, mut older) = (BTreeMap::new(), Vec::new());
         let (mut newest, mut before_last_group) = (0, 0);
-        let mut number = 0;
+        let (mut number, mut deleted) = (0, Vec::new());
         // The last segment is filled to two thirds and ends in a batch.
         while writer.position().segment < SEGMENTS as u64
             || (writer.position().offset as usize) < FIRST_FRAME + 5500
@@ -139,7 +150,14 @@ impl Reference {
             if number % 7 == 4 {
                 writer.mark().unwrap();
             }
+            if deletions && number % 5 == 3 && writer.room() > 200 {
+                older.push(disk.bytes(segments(&disk).last().unwrap()));
+                delete(&mut writer, newest / 2, &mut deleted);
+            }
             number += 1;
+        }
+        if deletions {
+            delete(&mut writer, 1, &mut deleted);
         }
         if closed {
             writer.mark().unwrap();
@@ -149,7 +167,12 @@ impl Reference {
         let paths = segments(&disk);
         assert_eq!(paths.len(), SEGMENTS);
         let images: Vec<_> = paths.iter().map(|path| disk.bytes(path)).collect();
-        let frames = images.iter().enumerate().flat_map(|(index, image)| frames_of(index, image)).collect();
+        let frames: Vec<_> =
+            images.iter().enumerate().flat_map(|(index, image)| frames_of(index, image)).collect();
+        let is_record = |frame: &FrameAt| images[frame.segment][frame.start + 1] == 3;
+        let records: Vec<_> = (0..frames.len()).filter(|index| is_record(&frames[*index])).collect();
+        assert_eq!(records.len(), deleted.len());
+        let deleted = deletion::merged(deleted);
         let events: Frames =
             read_all(&disk, None).into_iter().map(|(seq, raw, payload)| (seq, (raw, payload))).collect();
         assert_eq!(events.len(), given.len());
@@ -170,6 +193,8 @@ impl Reference {
             frames,
             events,
             older,
+            deleted,
+            records,
         }
     }
 
@@ -186,6 +211,11 @@ impl Reference {
         }
         disk
     }
+}
+
+fn delete(writer: &mut LogWriter, seq: u64, deleted: &mut Vec<(u64, u64)>) {
+    deleted.push((seq, seq));
+    writer.append_deletion(&deletion::records(&deleted[deleted.len() - 1..])[0], 7).unwrap();
 }
 
 fn append(writer: &mut LogWriter, group: &[Vec<NewEvent>], given: &mut BTreeMap<u64, Vec<u8>>) -> u64 {

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::error::{Error, Result as LogResult};
 use crate::finding::{Finding, FindingKind, Severity};
 use crate::log::cursor::Entry;
+use crate::log::deletion::{self, Deletion};
 use crate::log::heal::{Donor, DonorFrame, NoDonor};
 use crate::log::open::{OpenLog, Recovered, newest, open, repair};
 use crate::log::survey::Witness;
@@ -101,7 +102,12 @@ struct Rows<'a> {
 impl Donor for Rows<'_> {
     fn frame(&mut self, seq: u64) -> LogResult<Option<DonorFrame>> {
         let found = self.reference.events.get(&seq).filter(|_| seq <= self.newest);
+        let found = found.filter(|_| !crate::replay::covers(&self.reference.deleted, seq));
         Ok(found.map(|(header, payload)| DonorFrame { header: header.clone(), payload: payload.clone() }))
+    }
+
+    fn deleted(&mut self, last: u64) -> LogResult<Vec<(u64, u64)>> {
+        Ok(self.reference.deleted.iter().copied().filter(|(_, end)| *end <= last.min(self.newest)).collect())
     }
 }
 
@@ -110,6 +116,8 @@ impl Donor for Rows<'_> {
 struct Seen {
     lost: Vec<u64>,
     findings: Vec<Finding>,
+    /// What deletion records cover.
+    deleted: Vec<(u64, u64)>,
 }
 
 impl Seen {
@@ -176,8 +184,16 @@ impl Case<'_> {
                 Entry::Erased { seq, .. } => {
                     seen.findings.push(Finding::new(FindingKind::DamagedFrame, "erased").seq(seq));
                 }
-                _ => return Err("P4: neither deletions nor gaps here".into()),
+                Entry::Deletion { payload } => {
+                    let record = Deletion::decode(payload).ok_or("P4: a record that was never written")?;
+                    seen.deleted.extend(record.ranges);
+                }
+                Entry::Gap { .. } => return Err("P4: no gaps here".into()),
             }
+        }
+        seen.deleted = deletion::merged(std::mem::take(&mut seen.deleted));
+        if !deletion::without(&seen.deleted, &self.reference.deleted).is_empty() {
+            return Err(format!("P4: {:?} are deleted", seen.deleted));
         }
         seen.lost.extend(next..=self.reference.newest.seq);
         seen.findings.extend(cursor.take_stray());
@@ -190,17 +206,23 @@ impl Case<'_> {
     /// Whether any byte that is left proves that an event was durable: a witness, a sound header
     /// further on in its segment, or a later segment.
     fn is_proved(&self, seq: u64) -> bool {
-        let (reference, damage) = (self.reference, self.damage);
+        let reference = self.reference;
         let tail = reference.tail.as_ref().filter(|_| self.beside.tail).map(|_| reference.newest);
         if newest(self.beside.rows, tail).is_some_and(|witness| witness.seq >= seq) {
             return true;
         }
+        let Some(place) = reference.frames.iter().find(|frame| frame.seq == Some(seq)) else { return true };
+        self.is_place_proved(place)
+    }
+
+    /// The same without a witness.
+    fn is_place_proved(&self, place: &FrameAt) -> bool {
+        let (reference, damage) = (self.reference, self.damage);
         let sound_segment = |segment: usize| {
             let (image, whole) = (damage.image(reference, segment)?, &reference.images[segment]);
             let copy = |at: usize| image[at..at + 4096] == whole[at..at + 4096];
             (image.len() == SIZE && (copy(0) || copy(4096))).then_some(image)
         };
-        let Some(place) = reference.frames.iter().find(|frame| frame.seq == Some(seq)) else { return true };
         if (place.segment + 1..SEGMENTS).any(|segment| sound_segment(segment).is_some()) {
             return true;
         }
@@ -212,6 +234,27 @@ impl Case<'_> {
                 .filter(|frame| frame.segment == place.segment && frame.durable_end > place.start);
             headers.map(|frame| frame.start..frame.start + HEADER).any(|at| image[at.clone()] == whole[at])
         })
+    }
+
+    /// Whether deletions are recorded, where nothing is said to be damaged. What no byte proves need not be, unless
+    /// the end of the log was made again from rows.
+    fn judge_deletions(&self, who: &str, seen: &Seen, told: &[Finding]) -> Result<(), String> {
+        let cut =
+            self.beside.rows.is_some() && told.iter().any(|found| found.kind == FindingKind::CutSegment);
+        let missing = deletion::without(&self.reference.deleted, &seen.deleted);
+        if missing.is_empty() || (!cut && told.iter().chain(&seen.findings).any(is_damage)) {
+            return Ok(());
+        }
+        let records = self.reference.records.iter().map(|index| &self.reference.frames[*index]);
+        let lost = records.filter(|record| {
+            let range = record.start..record.end;
+            self.damage.image(self.reference, record.segment).and_then(|image| image.get(range.clone()))
+                != Some(&self.reference.images[record.segment][range])
+        });
+        if cut || lost.clone().any(|record| self.is_place_proved(record)) {
+            return Err(format!("P8: {missing:?} are not recorded as deleted, {who}: {told:?}"));
+        }
+        Ok(())
     }
 
     /// Whether all that is lost is named. What no byte proves need not be.
@@ -303,10 +346,10 @@ impl Case<'_> {
                 *number == segment + 1
                     && at.checked_sub(*offset).and_then(|at| bytes.get(at)) == Some(&image[at])
             });
-            // Closing writes a mark where the log ends: over zeros, that keeps nothing.
-            let in_mark = |frame: &&FrameAt| frame.seq.is_none() && (frame.start..frame.end).contains(&at);
-            let is_new_mark = image[at] == 0
-                && self.reference.frames.last().filter(in_mark).is_some_and(|mark| mark.segment == segment);
+            // Closing writes a mark behind the last event: over zeros, that keeps nothing.
+            let last_event = self.reference.frames.iter().rfind(|frame| frame.seq.is_some());
+            let is_new_mark =
+                image[at] == 0 && last_event.is_some_and(|event| event.segment == segment && event.end <= at);
             if now.get(at) != Some(&image[at]) && !is_kept && !is_new_mark {
                 return Err(format!("P9: byte {at} of segment {} is not in quarantine", segment + 1));
             }
@@ -328,6 +371,7 @@ impl Case<'_> {
             self.judge_refusal(&after, &refused)?;
         }
         if let Some(recovered) = &opened {
+            self.judge_deletions("after opening", &after, &recovered.findings)?;
             let told: Vec<_> = after.findings.iter().chain(&recovered.findings).cloned().collect();
             let loss = self.judge_loss("after opening", &after.lost, &told)?;
             if self.is_whole() {
@@ -350,6 +394,9 @@ impl Case<'_> {
             return Err(format!("P5: repair was content, opening is not: {findings:?}"));
         }
         let last = self.look(&self.disk)?;
+        if lost.is_empty() {
+            self.judge_deletions("after repair", &last, &done.findings)?;
+        }
         if lost.is_empty() && self.is_whole() {
             return self.whole(&done, End::HealedByRepair, &before, &last);
         }
@@ -362,6 +409,10 @@ impl Case<'_> {
             && cut.is_some_and(|cut| last.lost.iter().all(|seq| cut.seq <= Some(*seq)))
         {
             return Ok(End::FileNamed);
+        }
+        let unrecorded = last.deleted != self.reference.deleted;
+        if lost.is_empty() && last.lost.is_empty() && unrecorded {
+            return Ok(End::CannotBeKnown); // a record and the mark behind it, as if they had never been written
         }
         if lost.is_empty() {
             return Err(format!("P3: repair is content, {:?} are lost: {:?}", last.lost, last.findings));
@@ -395,7 +446,8 @@ impl Case<'_> {
             return Err("P3: refused, and yet something was changed".into());
         }
         // Opening does not read sealed segments, and names what is in the last one.
-        let last = self.reference.frames.iter().rfind(|frame| frame.segment + 1 < SEGMENTS);
+        let sealed = |frame: &&FrameAt| frame.segment + 1 < SEGMENTS && frame.seq.is_some();
+        let last = self.reference.frames.iter().rfind(sealed);
         let sealed = last.and_then(|frame| frame.seq).unwrap_or(0);
         let lost: Vec<u64> = seen.lost.iter().copied().filter(|seq| *seq > sealed).collect();
         self.judge_loss("says the refusal", &lost, findings)?;
@@ -609,6 +661,20 @@ fn damage_to_a_closed_log() {
         Beside { name: "nothing else", rows: None, tail: false },
     ];
     judge(&reference, "closed", &besides);
+}
+
+/// Rows that have followed every deletion record are all that still tells of one that is gone.
+#[test]
+fn damage_to_a_log_with_deletions() {
+    let reference = Reference::with_deletions();
+    let segments: std::collections::BTreeSet<_> =
+        reference.records.iter().map(|index| reference.frames[*index].segment).collect();
+    assert_eq!(segments.len(), SEGMENTS);
+    let besides = [
+        Beside { name: "database", rows: Some(reference.newest), tail: true },
+        Beside { name: "nothing else", rows: None, tail: false },
+    ];
+    judge(&reference, "deletions", &besides);
 }
 
 #[test]

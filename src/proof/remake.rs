@@ -6,22 +6,29 @@ use std::collections::BTreeSet;
 use crate::disk::Disk as _;
 use crate::error::{Error, Result};
 use crate::finding::{Finding, FindingKind};
-use crate::log::heal::{Donor, DonorFrame};
+use crate::log::cursor::Entry;
+use crate::log::deletion::{self, Deletion};
+use crate::log::heal::{Donor, DonorFrame, NoDonor};
 use crate::log::open::Recovered;
 use crate::log::survey::Witness;
+use crate::log::view::LogView;
 use crate::store_id::StoreId;
 
 use super::disk::{Fault, Frames, Rng, SimDisk};
-use super::{Ledger, closed_log, log_on, one, open_log, open_with, read_all, segments};
+use super::{Ledger, closed_log, log_on, one, open_log, open_with, read_all, run_script, segments};
 
-/// Rows that know whose they are.
+/// Rows that know whose they are, and which events are deleted.
 #[derive(Clone)]
-struct Rows(Frames, StoreId);
+struct Rows(Frames, StoreId, Vec<(u64, u64)>);
 
 impl Donor for Rows {
     fn frame(&mut self, seq: u64) -> Result<Option<DonorFrame>> {
         let found = self.0.get(&seq).cloned();
         Ok(found.map(|(header, payload)| DonorFrame { header, payload }))
+    }
+
+    fn deleted(&mut self, last: u64) -> Result<Vec<(u64, u64)>> {
+        Ok(self.2.iter().filter(|(first, _)| *first <= last).map(|(a, b)| (*a, last.min(*b))).collect())
     }
 
     fn store(&self) -> Option<StoreId> {
@@ -34,7 +41,13 @@ fn log_of(seed: u64) -> (SimDisk, Ledger, Rows, Witness, Vec<u64>) {
     let (disk, whole, frames, witness) = closed_log(seed, 10 + seed % 9);
     let listing = log_on(&disk).list().unwrap().segments;
     let store = listing[0].store;
-    (disk, whole, Rows(frames, store), witness, listing.iter().map(|header| header.first_seq).collect())
+    (
+        disk,
+        whole,
+        Rows(frames, store, Vec::new()),
+        witness,
+        listing.iter().map(|header| header.first_seq).collect(),
+    )
 }
 
 /// The disk without these segments, by their index.
@@ -57,7 +70,7 @@ fn assert_whole(disk: &SimDisk, whole: &Ledger, witness: Witness, context: &str)
     for (seq, _, payload) in &events {
         assert_eq!(Some(payload), whole.acknowledged.get(seq), "P4: event {seq}, {context}");
     }
-    let mut nobody = crate::log::heal::NoDonor;
+    let mut nobody = NoDonor;
     let (mut writer, _) =
         open_log(disk, Some(witness), &mut nobody).unwrap_or_else(|e| panic!("{context}: {e}"));
     if writer.room() < 200 {
@@ -123,14 +136,9 @@ fn p3_what_has_no_row_is_named_and_the_rest_comes_back() {
         let context = format!("seed {seed}, without {gone:?} of {}, rows {missing:?}", first_seqs.len());
         let lost = without(&disk, gone);
         let (_, named) = repair(&lost, Some(witness), &rows).unwrap();
-        let is_named = |seq: u64| {
-            named.iter().any(|finding| {
-                finding.seq.is_some_and(|first| (first..=finding.last_seq.unwrap_or(first)).contains(&seq))
-            })
-        };
         let there = readable(&lost, witness, &whole, &context);
         for seq in whole.acknowledged.keys() {
-            assert!(there.contains(seq) != is_named(*seq), "P3: event {seq}, {context}: {named:?}");
+            assert!(there.contains(seq) != names(&named, *seq), "P3: event {seq}, {context}: {named:?}");
         }
         // Rows arrive unless the last one before a sound segment, or the newest one, is missing.
         let arrives = (0..first_seqs.len()).all(|index| {
@@ -166,18 +174,14 @@ fn p3_what_has_no_row_is_named_and_the_rest_comes_back() {
 
 /// What a reader gets, all of it as it was appended.
 fn readable(disk: &SimDisk, witness: Witness, whole: &Ledger, context: &str) -> BTreeSet<u64> {
-    use crate::log::cursor::Entry;
-    let view = crate::log::view::LogView::open(log_on(disk), Some(witness), false).unwrap();
-    let Some(view) = view else { return BTreeSet::new() };
-    let (mut cursor, _) = view.cursor(1).unwrap();
     let mut seqs = BTreeSet::new();
-    while let Some(entry) = cursor.next().unwrap() {
+    entries(disk, Some(witness), |entry| {
         if let Entry::Event { header, payload, .. } = entry {
             let known = whole.acknowledged.get(&header.seq).map(Vec::as_slice);
-            assert_eq!(Some(payload), known, "P4: event {}, {context}", header.seq);
+            assert_eq!(Some(*payload), known, "P4: event {}, {context}", header.seq);
             assert!(seqs.insert(header.seq), "P4: {context}");
         }
-    }
+    });
     seqs
 }
 
@@ -193,7 +197,7 @@ fn p4_rows_of_another_history_are_not_written() {
         let kept = without(&disk, &(first_seqs.len() - 2..first_seqs.len()).collect());
         let other = kept.after_kill();
         let _ = other.remove(&log_on(&other).tail_path());
-        let (mut writer, _) = open_log(&other, None, &mut crate::log::heal::NoDonor).unwrap();
+        let (mut writer, _) = open_log(&other, None, &mut NoDonor).unwrap();
         let mut its = rows.clone();
         its.0.retain(|seq, _| *seq < writer.position().seq);
         while writer.position().seq < witness.seq {
@@ -235,7 +239,7 @@ fn p5_making_segments_again_can_be_interrupted_anywhere() {
             after.set_fault(None);
             let held = first_seqs.partition_point(|first| *first <= witness.seq);
             let complete = log_on(&after).list().unwrap().segments.len() >= held;
-            let mut nobody = crate::log::heal::NoDonor;
+            let mut nobody = NoDonor;
             if !complete && log_on(&after).list().unwrap().any {
                 // Even where the rows cannot be read just then.
                 let opened = open_log(&after.after_kill(), None, &mut nobody);
@@ -257,4 +261,180 @@ fn p5_making_segments_again_can_be_interrupted_anywhere() {
         }
     }
     assert!(died > 100, "{died} repairs were interrupted");
+}
+
+/// A log of several segments with deletion records among its events, and rows that have followed all of them.
+fn log_with_deletions(seed: u64) -> (SimDisk, Ledger, Rows, Witness, Vec<u64>) {
+    let mut rng = Rng::new(seed);
+    let disk = SimDisk::default();
+    disk.create_parents();
+    let mut whole = Ledger::default();
+    let mut deleted = Vec::new();
+    for _ in 0..6 + rng.below(6) {
+        let groups = 1 + rng.below(3);
+        run_script(&disk, &mut rng, &mut whole, groups).unwrap();
+        if rng.chance(60) {
+            let (mut writer, _) = open_log(&disk, None, &mut NoDonor).unwrap();
+            let first = 1 + rng.below(writer.position().seq - 1);
+            let last = (first + rng.below(3)).min(writer.position().seq - 1);
+            writer.append_deletion(&deletion::records(&[(first, last)])[0], 3).unwrap();
+            deleted.push((first, last));
+        }
+    }
+    // A record behind the newest event is in every other log.
+    if seed.is_multiple_of(2) {
+        run_script(&disk, &mut rng, &mut whole, 1).unwrap();
+    }
+    drop(open_log(&disk, None, &mut NoDonor).unwrap().0.mark());
+    let deleted = deletion::merged(deleted);
+    let (mut frames, mut witness) = (Frames::new(), None);
+    entries(&disk, None, |entry| {
+        if let Entry::Event { header, raw, payload } = entry {
+            witness = Some(Witness { seq: header.seq, sum: header.sum });
+            if !crate::replay::covers(&deleted, header.seq) {
+                frames.insert(header.seq, (raw.to_vec(), payload.to_vec()));
+            }
+        }
+    });
+    let listing = log_on(&disk).list().unwrap().segments;
+    let first_seqs = listing.iter().map(|header| header.first_seq).collect();
+    (disk, whole, Rows(frames, listing[0].store, deleted), witness.unwrap(), first_seqs)
+}
+
+fn entries(disk: &SimDisk, witness: Option<Witness>, mut each: impl FnMut(&Entry<'_>)) {
+    let view = LogView::open(log_on(disk), witness, false).unwrap();
+    let Some(view) = view else { return };
+    let (mut cursor, _) = view.cursor(1).unwrap();
+    while let Some(entry) = cursor.next().unwrap() {
+        each(&entry);
+    }
+}
+
+/// What the log's own records say.
+fn recorded(disk: &SimDisk, witness: Witness) -> Vec<(u64, u64)> {
+    let mut found = Vec::new();
+    entries(disk, Some(witness), |entry| {
+        if let Entry::Deletion { payload } = entry {
+            found.extend(Deletion::decode(payload).unwrap().ranges);
+        }
+    });
+    deletion::merged(found)
+}
+
+fn names(findings: &[Finding], seq: u64) -> bool {
+    findings.iter().any(|finding| {
+        finding.seq.is_some_and(|first| (first..=finding.last_seq.unwrap_or(first)).contains(&seq))
+    })
+}
+
+/// Deletion records have no rows. Where they are lost with segments, they are written anew behind a newest segment
+/// that is made again; anywhere else something is named in their place.
+#[test]
+fn p8_what_was_deleted_stays_deleted_whatever_segments_are_gone() {
+    let (mut cases, mut anew, mut holes) = (0, 0, 0);
+    for seed in 0..60 {
+        let (disk, whole, rows, witness, first_seqs) = log_with_deletions(seed);
+        if first_seqs.len() < 2 || rows.2.is_empty() || *first_seqs.last().unwrap() > witness.seq {
+            continue;
+        }
+        assert_eq!(recorded(&disk, witness), rows.2);
+        for gone in subsets(first_seqs.len().min(5)) {
+            let context =
+                format!("seed {seed}, without {gone:?} of {}, deleted {:?}", first_seqs.len(), rows.2);
+            let lost = without(&disk, &gone);
+            let left = recorded(&lost, witness);
+            let (done, named) = repair(&lost, Some(witness), &rows).unwrap();
+            let there = readable(&lost, witness, &whole, &context);
+            for seq in whole.acknowledged.keys() {
+                assert!(there.contains(seq) != names(&named, *seq), "P3: event {seq}, {context}: {named:?}");
+            }
+            let now = recorded(&lost, witness);
+            let cut = done.findings.iter().any(|finding| finding.kind == FindingKind::CutSegment);
+            let whole_again = now == rows.2;
+            assert!(whole_again || !(cut || named.is_empty()), "P8: {context}: {now:?}, {named:?}");
+            cases += 1;
+            anew += u64::from(cut && left != rows.2);
+            // Events that a lost record had moved are there.
+            holes += u64::from(named.iter().any(|finding| finding.seq.is_none()));
+            let again = repair(&lost, Some(witness), &rows).unwrap();
+            assert_eq!((recorded(&lost, witness), again.1.len()), (now, named.len()), "once: {context}");
+        }
+    }
+    assert!(cases > 100 && anew > 50 && holes > 50, "{cases} cases, {anew} written anew, {holes} holes");
+}
+
+/// Whatever interrupts it: the events are never back without what deletes them.
+#[test]
+fn p8_no_interruption_comes_between_events_and_their_deletion() {
+    let (mut died, mut back) = (0, 0);
+    for seed in 0..24 {
+        let mut rng = Rng::new(seed);
+        let (disk, _, rows, witness, first_seqs) = log_with_deletions(seed);
+        let newest = first_seqs.len() - 1;
+        if newest == 0 || rows.2.is_empty() || first_seqs[newest] > witness.seq {
+            continue;
+        }
+        let gone = BTreeSet::from([newest]);
+        for at in 0..100 {
+            let torn = without(&disk, &gone);
+            let partial = rng.below(3000) as usize;
+            torn.set_fault(Some(Fault { at, fatal: true, partial, errno: 5 }));
+            let first = repair(&torn, Some(witness), &rows);
+            died += usize::from(first.is_err());
+            let after = if rng.chance(50) { torn.after_kill() } else { torn.after_power_cut(&mut rng) };
+            after.set_fault(None);
+            if segments(&after).len() > newest {
+                back += 1;
+                let context = format!("seed {seed}, died at {at}");
+                assert_eq!(recorded(&after, witness), rows.2, "P8: {context}");
+            }
+            if first.is_ok() {
+                break;
+            }
+        }
+    }
+    assert!(died > 50 && back > 10, "{died} repairs were interrupted, {back} times the segment was back");
+}
+
+/// A row that would stand behind a hole at the log's end is of this log only if the rows have its last event: a
+/// hole may as well be the place where another history begins.
+#[test]
+fn p4_an_event_behind_a_hole_is_not_taken_from_another_history() {
+    let mut met = 0;
+    for seed in 0..20 {
+        let (disk, _, _, witness, first_seqs) = log_of(seed);
+        if first_seqs.len() < 2 || first_seqs[first_seqs.len() - 1] > witness.seq {
+            continue;
+        }
+        let newest = first_seqs.len() - 1;
+        let kept = without(&disk, &BTreeSet::from([newest]));
+        // Another copy of the store went on from there: with a deletion, and an event in a new segment.
+        let other = kept.after_kill();
+        let _ = other.remove(&log_on(&other).tail_path());
+        let (mut writer, _) = open_log(&other, None, &mut NoDonor).unwrap();
+        writer.append_deletion(&deletion::records(&[(1, 1)])[0], 3).unwrap();
+        writer.roll(3000).unwrap();
+        let seam = writer.position().seq;
+        writer.append(&one(&[7; 300]), 1).unwrap();
+        drop(writer);
+        let (mut frames, mut seen) = (Frames::new(), witness);
+        entries(&other, None, |entry| {
+            if let Entry::Event { header, raw, payload } = entry
+                && header.seq >= seam
+            {
+                frames.insert(header.seq, (raw.to_vec(), payload.to_vec()));
+                seen = Witness { seq: header.seq, sum: header.sum };
+            }
+        });
+        // The rows have nothing of what this log has.
+        let rows = Rows(frames, log_on(&kept).list().unwrap().segments[0].store, Vec::new());
+        let lost = kept.after_kill();
+        lost.set_fault(None);
+        let _ = lost.remove(&log_on(&lost).tail_path());
+        let before = segments(&lost).len();
+        let (_, named) = repair(&lost, Some(seen), &rows).unwrap();
+        assert!(!named.is_empty() && segments(&lost).len() == before, "P3, P4: seed {seed}: {named:?}");
+        met += 1;
+    }
+    assert!(met > 5, "{met}");
 }

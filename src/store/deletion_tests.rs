@@ -18,18 +18,18 @@ use crate::sync::{Company, ExportLine, ImportOptions, Level, SyncEvent, SyncLog}
 use super::{Options, Reader, Store};
 
 /// The events that go: all in the first segment.
-const GONE: (u64, u64) = (3, 5);
+pub(super) const GONE: (u64, u64) = (3, 5);
 
-fn options() -> Options {
+pub(super) fn options() -> Options {
     Options::default().segment_bytes(16 * 1024, 32 * 1024)
 }
 
-fn log_in(dir: &Path) -> LogDir {
+pub(super) fn log_in(dir: &Path) -> LogDir {
     LogDir::new(Arc::new(RealDisk), dir)
 }
 
 /// A closed store of several segments.
-fn store(dir: &Path) {
+pub(super) fn store(dir: &Path) {
     let log = SyncLog::open_with(dir, options()).unwrap();
     for number in 1..=40 {
         let text = format!("event {number} {}", "x".repeat(500));
@@ -90,17 +90,17 @@ fn erase(dir: &Path) {
 }
 
 /// The ids of the rows from 1 to 7.
-fn first_rows(dir: &Path) -> Vec<i64> {
+pub(super) fn first_rows(dir: &Path) -> Vec<i64> {
     let db = rusqlite::Connection::open(dir.join("synclog.db")).unwrap();
     let mut query = db.prepare("SELECT id FROM sync_logs WHERE id <= 7 ORDER BY id").unwrap();
     query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
 }
 
-fn open_and_close(dir: &Path) {
+pub(super) fn open_and_close(dir: &Path) {
     Store::<SyncEvent>::open(dir, options()).unwrap().close().unwrap();
 }
 
-fn replay(dir: &Path, rebuild: bool) {
+pub(super) fn replay(dir: &Path, rebuild: bool) {
     Store::<SyncEvent>::replay(dir, options(), rebuild).unwrap();
 }
 

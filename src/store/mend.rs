@@ -6,12 +6,13 @@ use std::sync::Arc;
 use crate::disk::{Disk, RealDisk};
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::finding::Finding;
+use crate::finding::{Finding, FindingKind};
 use crate::lock::{WriterLock, writer_lives};
 use crate::log::damage::all_gone;
-use crate::log::deletion::{Deletion, Reason};
+use crate::log::deletion;
 use crate::log::directory::LogDir;
 use crate::log::loss;
+use crate::log::lost_records;
 use crate::log::open::{OpenLog, Recovered};
 use crate::log::view::LogView;
 use crate::log::writer::Limits;
@@ -21,7 +22,7 @@ use crate::replay::{ReplayReport, RowDonor};
 use crate::time::Timestamp;
 
 use super::histories::{self, Log};
-use super::open::{self, Fallback};
+use super::open::{self, Fallback, Peeked};
 use super::{OpenReport, Options, Store};
 
 /// What a repair of the log did.
@@ -80,13 +81,9 @@ impl<E: Event> Store<E> {
     /// Records that these events are deleted, stretches in their order, and takes their rows away. Takes the
     /// lock, so no other handle may be writing.
     pub(crate) fn delete(dir: &Path, options: Options, ranges: &[(u64, u64)]) -> Result<()> {
-        /// A record of so many stretches has 1.6 MB.
-        const STRETCHES: usize = 100_000;
         let options = options.create(false).projection(true);
         let mut opened = open::open::<E>(Arc::new(RealDisk), dir, &options, false)?;
-        for ranges in ranges.chunks(STRETCHES) {
-            let ranges = ranges.to_vec();
-            let record = Deletion { reason: Reason::Retention, subject: [0; 32], cut_off: i64::MAX, ranges };
+        for record in deletion::records(ranges) {
             opened.writer.append_deletion(&record, Timestamp::now().as_micros())?;
         }
         // The record is durable: where the rows cannot follow now, they do so with the next opening.
@@ -162,6 +159,9 @@ impl<E: Event> Store<E> {
                         Some(_) => None,
                     };
                     put_aside::<E>(&found, peeked.db.as_ref().or(other.as_ref()), &schema, &mut done)?;
+                    let then = "the log is trusted, so they are shown again";
+                    let last = view.last_seq();
+                    tell_lost_records::<E>(&log, &peeked, &schema, last, then, &mut done.findings)?;
                     false
                 } else {
                     let found = histories::findings::<E>(&found, peeked.db.as_ref(), &schema)?;
@@ -175,7 +175,13 @@ impl<E: Event> Store<E> {
         let acceptable = if lost.is_empty() || !settled || two_histories {
             None
         } else {
-            loss::plan(&log, peeked.witness, peeked.store())?.map(|plan| plan.events())
+            let plan = loss::plan(&log, peeked.witness, peeked.store())?;
+            if let Some(plan) = &plan {
+                let then = "`synclog repair --accept-loss` records it anew, `--trust-log` brings them back";
+                let last = plan.last_seq();
+                tell_lost_records::<E>(&log, &peeked, &schema, last, then, &mut done.findings)?;
+            }
+            plan.map(|plan| plan.events())
         };
         drop(lock);
         if trust_log && !dry_run && lost.is_empty() {
@@ -218,8 +224,15 @@ impl<E: Event> Store<E> {
         let Some(plan) = plan.filter(|plan| plan.events() == events && peeked.unread.is_none()) else {
             return Ok(report);
         };
+        // Where the newest segment is sound, before anything else, so that no crash comes in between.
+        match record_again::<E>(&log, &peeked, &schema, plan.last_seq(), &mut report) {
+            // Where it is not, that comes first.
+            Ok(()) | Err(Error::Damaged { .. }) => {}
+            Err(error) => return Err(error),
+        }
         let mut done = loss::give_up(&log, &plan, Timestamp::now().as_micros())?;
         report.findings.append(&mut done.findings);
+        record_again::<E>(&log, &peeked, &schema, plan.last_seq(), &mut report)?;
         report.quarantined.append(&mut done.quarantined);
         report.given_up = events;
         report.acceptable = None;
@@ -229,6 +242,56 @@ impl<E: Event> Store<E> {
         report.findings.extend(opened.findings);
         Ok(report)
     }
+}
+
+/// Writes deletion records of events up to `last` anew that are lost with what is given up (P8).
+fn record_again<E: Event>(
+    log: &LogDir,
+    peeked: &Peeked,
+    schema: &Schema,
+    last: u64,
+    report: &mut RepairReport,
+) -> Result<()> {
+    let Some((db, witness)) = peeked.db.as_ref().zip(peeked.witness) else { return Ok(()) };
+    let mut with = OpenLog {
+        limits: Limits::default(),
+        witness: Some(witness),
+        trust_log: false,
+        tail: None,
+        donor: &mut RowDonor::<E>::new(db, schema),
+        unread: None,
+    };
+    let mut done = Recovered::default();
+    lost_records::write_again(log, &mut with, last.min(witness.seq), &mut done)?;
+    report.findings.append(&mut done.findings);
+    report.quarantined.append(&mut done.quarantined);
+    Ok(())
+}
+
+/// Names what was deleted, up to event `last`, by records that are in what is lost, and what becomes of it `then`.
+fn tell_lost_records<E: Event>(
+    log: &LogDir,
+    peeked: &Peeked,
+    schema: &Schema,
+    last: u64,
+    then: &str,
+    findings: &mut Vec<Finding>,
+) -> Result<()> {
+    let Some((db, witness)) = peeked.db.as_ref().zip(peeked.witness) else { return Ok(()) };
+    let (segments, last) = (log.list()?.segments, last.min(witness.seq));
+    let lost = lost_records::lost(log, &segments, &[], last, &mut RowDonor::<E>::new(db, schema))?;
+    for record in deletion::records(&lost) {
+        let (Some((first, _)), Some((_, last))) = (record.ranges.first(), record.ranges.last()) else {
+            continue;
+        };
+        let what = format!(
+            "the database says that these events ({} stretch(es)) were deleted, and the log does not tell any \
+             more: {then}",
+            record.ranges.len()
+        );
+        findings.push(Finding::new(FindingKind::AbsenceUnproved, what).seqs(*first, *last));
+    }
+    Ok(())
 }
 
 /// Keeps the history of the rows, where it is not the log's: the log's rows are about to take its place.

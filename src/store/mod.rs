@@ -14,6 +14,8 @@ mod histories;
 mod keys;
 mod known;
 mod log_position;
+#[cfg(all(test, unix))]
+mod lost_record_tests;
 mod mend;
 #[cfg(test)]
 mod neighbour_tests;

@@ -265,10 +265,10 @@ fn walk<E: Event>(
         Err(Stop::View(found)) => return Ok(Some(found)),
     }
     erasures.unexplained().into_iter().for_each(|finding| check.tell(finding));
-    match absences::unproved::<E>(view, db, applied.seq.min(view.last_seq()), &|| true) {
+    match absences::judge::<E>(view, db, applied.seq.min(view.last_seq()), &|| true) {
         Ok(found) => {
             let next = "`synclog replay` brings their rows back";
-            found.into_iter().for_each(|range| check.tell(absences::finding(range, next)));
+            found.unproved.into_iter().for_each(|range| check.tell(absences::finding(range, next)));
         }
         Err(Stop::Log(error)) => return Err(error),
         Err(Stop::View(found)) => return Ok(Some(found)),
