@@ -161,6 +161,9 @@ fn p8_a_damaged_record_does_not_bring_back_what_it_deleted() {
         assert_eq!(first_rows(dir), LEFT, "P8: after a replay, {context}");
         assert!(Store::<SyncEvent>::replay(dir, options(), true).is_err(), "{context}");
         assert_eq!(first_rows(dir), LEFT, "P8: after a rebuild, {context}");
+        let mut told = Vec::new();
+        Reader::<SyncEvent>::verify(dir, false, |finding| told.push(finding.kind)).unwrap();
+        assert_eq!(told, [FindingKind::DamagedFrame], "what is deleted lacks no row: {context}");
         let report = repair(dir, false);
         assert_eq!((report.lost.len(), report.acceptable), (1, Some(0)), "{context}: {:?}", report.lost);
         let report = Store::<SyncEvent>::accept_loss(dir, options(), 0).unwrap();

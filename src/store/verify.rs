@@ -205,6 +205,12 @@ fn walk<E: Event>(
 ) -> Result<Option<Trouble>> {
     let (cursor, missing) = view.cursor(view.first_seq())?;
     missing.into_iter().for_each(|finding| check.tell(finding));
+    let judged = absences::judge::<E>(view, db, applied.seq.min(view.last_seq()), &|| true);
+    let (absences, unjudged) = match judged {
+        Ok(found) => (found, None),
+        Err(Stop::Log(error)) => return Err(error),
+        Err(Stop::View(found)) => (absences::Absences::default(), Some(found)),
+    };
     let mut erasures = Erasures::default();
     let mut floor = view.first_seq() as i64;
     let tell_all = |check: &mut Check<'_>, first, last| {
@@ -242,7 +248,8 @@ fn walk<E: Event>(
         check.summary.rows += there as u64;
         floor = ceiling + 1;
         for (seq, columns) in differences.rows {
-            if columns.is_empty() {
+            // Of those that may be deleted the damage is told.
+            if columns.is_empty() && !replay::covers(&absences.open, seq) {
                 check.tell(Finding::new(FindingKind::RowMissing, "the event has no row").seq(seq));
             }
             for column in columns {
@@ -265,13 +272,10 @@ fn walk<E: Event>(
         Err(Stop::View(found)) => return Ok(Some(found)),
     }
     erasures.unexplained().into_iter().for_each(|finding| check.tell(finding));
-    match absences::judge::<E>(view, db, applied.seq.min(view.last_seq()), &|| true) {
-        Ok(found) => {
-            let next = "`synclog replay` brings their rows back";
-            found.unproved.into_iter().for_each(|range| check.tell(absences::finding(range, next)));
-        }
-        Err(Stop::Log(error)) => return Err(error),
-        Err(Stop::View(found)) => return Ok(Some(found)),
+    let next = "`synclog replay` brings their rows back";
+    absences.unproved.into_iter().for_each(|range| check.tell(absences::finding(range, next)));
+    if unjudged.is_some() {
+        return Ok(unjudged);
     }
     floor = floor.max((applied.seq as i64).saturating_add(1));
     Ok(trouble.or_else(|| tell_all(check, floor, i64::MAX)))
