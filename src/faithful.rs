@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::event::{Column, ColumnType, Event, Table, Value};
 
 /// What the values of one row may take, in bytes. SQLite holds up to a thousand million in a row.
-const MAX_ROW_BYTES: u64 = 128 * 1024 * 1024;
+pub(crate) const MAX_ROW_BYTES: u64 = 128 * 1024 * 1024;
 
 /// Refuses an event that does not come back as it is. `own` is its encoding in the present version.
 pub(crate) fn check<E: Event>(event: &E, own: &[u8]) -> Result<()> {

@@ -79,6 +79,7 @@ pub use codec::MAX_KEY_BYTES;
 pub use error::{Error, Outcome, Result};
 pub use event::{Column, ColumnType, Event, Index, Table, Value};
 pub use finding::{Finding, FindingKind, Severity};
+pub use projection::limit_sqlite_memory;
 pub use replay::ReplayReport;
 pub use store::{
     Item, Items, LogPosition, MAX_EVENT_BYTES, OpenReport, Options, Reader, Receipt, RepairReport, Store,

@@ -32,6 +32,9 @@ use args::{Cli, Command};
 use exit::{Exit, Stop};
 use out::Out;
 
+/// What SQLite may take in bytes: several times as much as the longest row and all its caches.
+const SQLITE_MEMORY: u64 = 512 * 1024 * 1024;
+
 /// Runs the command that the arguments name.
 #[cfg_attr(fuzzing, allow(dead_code))]
 pub(crate) fn main() -> ExitCode {
@@ -41,6 +44,7 @@ pub(crate) fn main() -> ExitCode {
     };
     start_tracing(&cli);
     signals::outlive_file_limit();
+    synclog::limit_sqlite_memory(SQLITE_MEMORY);
     let exit = match run(&cli) {
         Ok(exit) => exit,
         // Whoever read our output has seen enough.

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::event::Value;
 use crate::time::Timestamp;
 
+use super::foreign::quoted;
 use super::row::Row;
 use super::schema::Schema;
 use super::{Applied, Trouble, compare, unread, write_applied};
@@ -16,6 +17,9 @@ pub(crate) const LOST: &str = "lost";
 /// the event can be read again.
 pub(crate) const UNKNOWN: &str = "unknown";
 pub(crate) const UNREADABLE: &str = "unreadable";
+
+/// Bytes of the longest row that is set aside. The file that has a longer one is kept as a whole.
+const LONGEST_SET_ASIDE: i64 = 16 * 1024 * 1024;
 
 /// What [`apply_in`] is given: rows and whatever else one stretch of the log holds.
 #[derive(Debug, Default)]
@@ -56,10 +60,7 @@ pub(crate) fn apply_in(
     for id in &step.unknown {
         changes.set_aside += set_aside(db, schema, *id, "no event explains this row")?;
     }
-    let marks: Vec<String> = (1..=schema.columns.len()).map(|index| format!("?{index}")).collect();
-    let (columns, marks) = (schema.columns.join(", "), marks.join(", "));
-    let mut insert =
-        db.prepare_cached(&format!("INSERT OR IGNORE INTO {} ({columns}) VALUES ({marks})", schema.table))?;
+    let mut insert = db.prepare_cached(&schema.insert)?;
     let old = step.rows.first().is_some_and(|row| row.seq <= before.seq);
     let keys = old && unread::exists(db)?;
     for row in &step.rows {
@@ -82,10 +83,7 @@ pub(crate) fn apply_in(
         } else {
             changes.replaced += 1;
         }
-        let mut replace = db.prepare_cached(&format!(
-            "INSERT OR REPLACE INTO {} ({columns}) VALUES ({marks})",
-            schema.table
-        ))?;
+        let mut replace = db.prepare_cached(&schema.replace)?;
         row.bind(&mut replace)?;
         replace.raw_execute()?;
     }
@@ -164,16 +162,39 @@ pub(super) fn record_set_aside(
 ) -> Result<(), Trouble> {
     let now = Timestamp::now().to_string();
     db.prepare_cached(INSERT_SET_ASIDE)?.execute(params![now, schema.table, id, reason, row])?;
-    Ok(())
+    check_set_aside(db, row)
+}
+
+/// The row is taken away only when it is found where it was put.
+fn check_set_aside(db: &Connection, row: &str) -> Result<(), Trouble> {
+    let mut query = db.prepare_cached("SELECT row FROM synclog_set_aside WHERE number = ?1")?;
+    // What is no text is another row.
+    let same = |found: &rusqlite::Row<'_>| Ok(found.get_ref(0)?.as_str().ok() == Some(row));
+    if query.query_row([db.last_insert_rowid()], same).optional()? == Some(true) {
+        return Ok(());
+    }
+    Err(Trouble::Altered("a row that was set aside is not found again".into()))
 }
 
 /// A row of the table of rows that no event explains, but for its number.
 pub(super) const INSERT_SET_ASIDE: &str = "INSERT INTO synclog_set_aside (noticed_at, source_table, row_id, reason, row) VALUES (?1, ?2, ?3, ?4, ?5)";
 
-/// A row as a JSON object, with whatever columns it has; blobs as `{"hex": "…"}`. Without its id.
+/// A row as a JSON object, with whatever columns it has but those that are expressions; blobs as `{"hex": "…"}`.
+/// Without its id.
 pub(super) fn as_json(db: &Connection, schema: &Schema, id: i64) -> Result<Option<String>, Trouble> {
-    let mut query = db.prepare_cached(&format!("SELECT * FROM {} WHERE id = ?1", schema.table))?;
-    let names: Vec<String> = query.column_names().map(str::to_owned).collect();
+    let mut columns = db.prepare_cached("SELECT name FROM pragma_table_xinfo(?1) WHERE hidden = 0")?;
+    let names = columns.query_map([schema.table], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
+    let quoted: Vec<String> = names.iter().map(|name| quoted(name)).collect();
+    let bytes: Vec<String> = quoted.iter().map(|name| format!("coalesce(octet_length({name}), 0)")).collect();
+    let from = format!("FROM {} WHERE id = ?1", schema.table);
+    let size = db
+        .prepare_cached(&format!("SELECT {} {from}", bytes.join(" + ")))?
+        .query_row([id], |row| row.get::<_, i64>(0))
+        .optional()?;
+    if size.is_some_and(|size| size > LONGEST_SET_ASIDE) {
+        return Err(Trouble::Unusable(format!("the row with id {id} is too long to be set aside")));
+    }
+    let mut query = db.prepare_cached(&format!("SELECT {} {from}", quoted.join(", ")))?;
     let object = query.query_row([id], |row| {
         let values = names.iter().enumerate().filter(|(_, name)| *name != "id");
         values.map(|(at, name)| Ok((name.clone(), json(&Value::from_ref(row.get_ref(at)?))))).collect()
@@ -190,7 +211,8 @@ pub(crate) fn json(value: &Value) -> serde_json::Value {
         Value::Real(number) => (*number).into(),
         Value::Text(text) => text.clone().into(),
         Value::Blob(bytes) => {
-            let hex = bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+            let digit = |half: u8| char::from_digit(u32::from(half), 16).unwrap_or('?');
+            let hex: String = bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect();
             serde_json::json!({ "hex": hex })
         }
     }

@@ -1,13 +1,13 @@
 //! What others have made on tables of ours: triggers, indexes, columns. What changes or refuses rows is put
 //! aside with its text, so that rows are what their events say (P7); the rest is kept.
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use crate::time::Timestamp;
 
 use super::apply::INSERT_SET_ASIDE;
 use super::schema::{REPLACED, SHADOW, Schema};
-use super::{Projection, Trouble};
+use super::{Projection, Trouble, compare};
 
 /// A trigger or an index on a table of ours, or a view in its place, that is not ours.
 #[derive(Clone, Debug)]
@@ -150,17 +150,54 @@ pub(crate) fn meddling(db: &Connection, schema: &Schema) -> Result<Vec<String>, 
     Ok(found.iter().filter(|foreign| foreign.meddles).map(Foreign::words).collect())
 }
 
+/// Whether anything in the database is an expression that a check of it would run, in an index or a column, and
+/// not ours; with `table`, anything of that table.
+pub(super) fn computes(db: &Connection, schema: &Schema, table: Option<&str>) -> Result<bool, Trouble> {
+    let sql = "SELECT 1 FROM sqlite_schema AS it WHERE (?1 IS NULL OR tbl_name = ?1 COLLATE NOCASE) AND CASE \
+         WHEN type = 'index' THEN it.name IS NOT ?2 AND (EXISTS (SELECT 1 FROM pragma_index_list(tbl_name) AS list \
+             WHERE list.name = it.name AND list.partial) \
+             OR EXISTS (SELECT 1 FROM pragma_index_info(it.name) WHERE cid < -1)) \
+         WHEN type = 'table' AND rootpage > 0 THEN \
+             EXISTS (SELECT 1 FROM pragma_table_xinfo(it.name) WHERE hidden <> 0) \
+         ELSE type = 'table' END";
+    Ok(db.prepare_cached(sql)?.exists(params![table, schema.index_names().next()])?)
+}
+
 impl Projection {
-    /// Puts aside what others have made on tables of ours and what would change or refuse rows. In words, each.
+    /// Puts aside what others have made on tables of ours and what would change or refuse rows, and keeps it from
+    /// being run if somebody makes more. In words, each.
     pub(crate) fn put_aside(&mut self) -> Result<Vec<String>, Trouble> {
-        let found = on_ours(&self.write, &self.schema)?;
-        if !found.iter().any(|foreign| foreign.meddles) {
-            return Ok(Vec::new());
+        self.write.mind(self.schema.table)?;
+        let mut told = Vec::new();
+        let look = self.write.unchecked_transaction()?;
+        let found = on_ours(&look, &self.schema)?;
+        if found.iter().any(|foreign| foreign.meddles) {
+            drop(look);
+            // Dropping an index whose pages share others would not end.
+            if found.iter().any(|foreign| foreign.meddles && foreign.is_index()) {
+                compare::pages_of(&self.write, self.schema.table)?;
+            }
+            let tx = Transaction::new_unchecked(&self.write, TransactionBehavior::Immediate)?;
+            told = put_aside_in(&tx, &on_ours(&tx, &self.schema)?)?;
+            self.ready(&tx)?;
+            tx.commit()?;
+        } else {
+            self.ready(&look)?;
+            look.commit()?;
         }
-        let tx = self.write.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let told = put_aside_in(&tx, &found)?;
-        tx.commit()?;
+        self.write.seal();
         Ok(told)
+    }
+
+    /// Makes the statements that add rows, as of the moment at which tables and indexes were looked at.
+    fn ready(&self, db: &Connection) -> Result<(), Trouble> {
+        if let Some(difference) = self.schema.difference(db)? {
+            return Err(Trouble::Altered(difference));
+        }
+        for sql in [&self.schema.insert, &self.schema.replace] {
+            drop(db.prepare_cached(sql)?);
+        }
+        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@
 //! decides what to do.
 
 mod apply;
+mod budget;
 mod checkpoint;
 pub(crate) mod compare;
 pub(crate) mod foreign;
@@ -19,9 +20,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use rusqlite::Connection;
 use rusqlite::config::DbConfig;
-use rusqlite::{ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
+pub(crate) use rusqlite::{Connection, InterruptHandle};
+use rusqlite::{ErrorCode, OpenFlags, OptionalExtension, ToSql, TransactionBehavior, params};
 
 use crate::disk::{self, FileIdentity, access};
 use crate::error::Error;
@@ -30,6 +31,8 @@ use crate::room::Room;
 use crate::store_id::StoreId;
 
 pub(crate) use apply::{Changes, LOST, Step, UNKNOWN, UNREADABLE, apply_in, json};
+pub(crate) use budget::Db;
+pub use budget::limit_sqlite_memory;
 use checkpoint::Checkpoints;
 use row::Row;
 use schema::{PROJECTION_VERSION, Schema};
@@ -66,11 +69,12 @@ impl From<rusqlite::Error> for Trouble {
     fn from(error: rusqlite::Error) -> Self {
         let text = error.to_string();
         match error.sqlite_error_code() {
-            // The last two mean that somebody else was changing it just then.
+            // The last three mean that somebody else was changing it just then.
             Some(
                 ErrorCode::DatabaseBusy
                 | ErrorCode::DatabaseLocked
                 | ErrorCode::SchemaChanged
+                | ErrorCode::AuthorizationForStatementDenied
                 | ErrorCode::FileLockingProtocolFailed,
             ) => Self::Busy(text),
             Some(
@@ -80,9 +84,12 @@ impl From<rusqlite::Error> for Trouble {
                 | ErrorCode::DiskFull
                 | ErrorCode::SystemIoFailure
                 | ErrorCode::OutOfMemory
-                | ErrorCode::OperationInterrupted
                 | ErrorCode::NoLargeFileSupport,
             ) => Self::Failed(text),
+            // Whoever has said that it is to stop looks at that first.
+            Some(ErrorCode::OperationInterrupted) => Self::Unusable(budget::TOO_MUCH.into()),
+            // Of an index of somebody else's.
+            Some(ErrorCode::ConstraintViolation) => Self::Altered(text),
             _ => Self::Unusable(text),
         }
     }
@@ -133,8 +140,8 @@ pub(crate) struct Projection {
     checkpoints: Checkpoints,
     /// Reads back. Closed before the other one: the last connection to close empties and removes the
     /// write-ahead log, and one that only reads cannot.
-    read: Connection,
-    write: Connection,
+    read: Db,
+    write: Db,
     identity: Option<FileIdentity>,
     applied: Applied,
 }
@@ -175,28 +182,27 @@ fn check_files(path: &Path) -> Result<(), Trouble> {
     })
 }
 
-fn open_connection(path: &Path, flags: OpenFlags, wait: Duration) -> Result<Connection, Trouble> {
+fn open_connection(path: &Path, flags: OpenFlags, wait: Duration) -> Result<Db, Trouble> {
     check_path(path)?;
     check_files(path)?;
-    connect(path, flags, wait)
+    connect(path, path, flags, wait)
 }
 
-fn connect(path: &Path, flags: OpenFlags, wait: Duration) -> Result<Connection, Trouble> {
+/// `name` is what SQLite takes for `path`.
+fn connect(name: &Path, path: &Path, flags: OpenFlags, wait: Duration) -> Result<Db, Trouble> {
     if rusqlite::version_number() < LEAST_SQLITE {
         let text = format!("SQLite {} has a known WAL bug; 3.51.3 or later is needed", rusqlite::version());
         return Err(Trouble::Failed(text));
     }
-    let db = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let db = Connection::open_with_flags(name, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     db.busy_timeout(wait)?;
     db.set_prepared_statement_cache_capacity(32);
-    // A trigger or view of somebody else's must not run functions with side effects.
-    // Nor must a foreign key of theirs delete rows of theirs while ours are replaced.
-    db.execute_batch("PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON; PRAGMA foreign_keys=OFF")?;
-    Ok(db)
+    db.execute_batch("PRAGMA cell_size_check=ON")?;
+    Db::new(db, path)
 }
 
 /// Opens a database for reading only. Nothing of the store changes, SQLite's own `-shm` excepted.
-pub(crate) fn open_for_reading(path: &Path, wait: Duration) -> Result<Connection, Trouble> {
+pub(crate) fn open_for_reading(path: &Path, wait: Duration) -> Result<Db, Trouble> {
     // Beside an empty file SQLite deletes the write-ahead log, even where it only reads (P11). A file that
     // cannot be looked up is met again by SQLite.
     if disk::identity(path).is_ok_and(|found| found.is_some())
@@ -204,11 +210,19 @@ pub(crate) fn open_for_reading(path: &Path, wait: Duration) -> Result<Connection
     {
         return Err(Trouble::Unusable("the file is empty".into()));
     }
-    open_connection(path, OpenFlags::SQLITE_OPEN_READ_ONLY, wait)
+    open_connection(path, OpenFlags::SQLITE_OPEN_READ_ONLY, wait).and_then(with_plain_meta)
+}
+
+/// Whatever a database is like otherwise, it is asked whose it is; so that table must be one.
+fn with_plain_meta(db: Db) -> Result<Db, Trouble> {
+    if !Schema::is_there(&db, "synclog_meta")? || Schema::is_plain(&db, "synclog_meta")? {
+        return Ok(db);
+    }
+    Err(Trouble::Unusable("what is named synclog_meta is no plain table".into()))
 }
 
 /// Opens a database that is there, for whoever may write to it.
-pub(crate) fn open_existing(path: &Path, wait: Duration) -> Result<Connection, Trouble> {
+pub(crate) fn open_existing(path: &Path, wait: Duration) -> Result<Db, Trouble> {
     open_connection(path, OpenFlags::SQLITE_OPEN_READ_WRITE, wait)
 }
 
@@ -218,7 +232,7 @@ fn percent(byte: u8) -> String {
 
 /// Opens a database that nobody writes to and that has no write-ahead log, on a read-only file
 /// system for example. SQLite then makes no file beside it and takes no lock.
-pub(crate) fn open_immutable(path: &Path) -> Result<Connection, Trouble> {
+pub(crate) fn open_immutable(path: &Path) -> Result<Db, Trouble> {
     check_path(path)?;
     check_files(path)?;
     let mut uri = String::from("file:");
@@ -232,7 +246,7 @@ pub(crate) fn open_immutable(path: &Path) -> Result<Connection, Trouble> {
     }
     uri.push_str("?immutable=1");
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-    connect(Path::new(&uri), flags, Duration::ZERO)
+    connect(Path::new(&uri), path, flags, Duration::ZERO).and_then(with_plain_meta)
 }
 
 /// Whether the database has a write-ahead log, as every projection should.
@@ -253,7 +267,7 @@ pub(crate) fn leave_access(path: &Path) -> std::io::Result<()> {
     access::make_database(&beside(path, ".new"), Some(found))
 }
 
-fn open_for_writing(path: &Path, wait: Duration) -> Result<Connection, Trouble> {
+fn open_for_writing(path: &Path, wait: Duration) -> Result<Db, Trouble> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let db = open_connection(path, flags, wait)?;
     let mode: String = db.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0))?;
@@ -281,9 +295,7 @@ pub(crate) fn check(
     store: Option<StoreId>,
 ) -> Result<(StoreId, Applied), Trouble> {
     let unusable = |what: &str| Trouble::Unusable(what.to_owned());
-    let tables: i64 =
-        db.query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'synclog_meta'", [], |row| row.get(0))?;
-    if tables == 0 {
+    if !Schema::is_plain(db, "synclog_meta")? {
         return Err(unusable("it has no table synclog_meta, so it is no projection of a store"));
     }
     let Some(Value::Text(found)) = meta_value(db, "store_id")? else {
@@ -313,7 +325,14 @@ pub(crate) fn check(
 }
 
 fn write_meta(db: &Connection, name: &str, value: i64) -> rusqlite::Result<()> {
-    let mut set = db.prepare_cached("INSERT OR REPLACE INTO synclog_meta (name, value) VALUES (?1, ?2)")?;
+    set_meta(db, name, &value)
+}
+
+fn set_meta(db: &Connection, name: &str, value: &dyn ToSql) -> rusqlite::Result<()> {
+    // Never OR REPLACE: where somebody has made an index, that takes other rows away.
+    let mut set = db.prepare_cached(
+        "INSERT INTO synclog_meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+    )?;
     set.execute(params![name, value]).map(drop)
 }
 
@@ -337,7 +356,7 @@ fn initialize(db: &Connection, schema: &Schema, store: StoreId) -> rusqlite::Res
 }
 
 /// Makes tables, indexes and identity in a new database.
-fn make_empty(write: &mut Connection, schema: &Schema, store: StoreId) -> Result<(), Trouble> {
+fn make_empty(write: &mut Db, schema: &Schema, store: StoreId) -> Result<(), Trouble> {
     let tx = write.transaction_with_behavior(TransactionBehavior::Immediate)?;
     initialize(&tx, schema, store)?;
     schema.create_indexes(&tx)?;
@@ -349,7 +368,7 @@ fn make_empty(write: &mut Connection, schema: &Schema, store: StoreId) -> Result
 }
 
 /// Opens a database for writing where there is none. What an earlier one has left beside it goes.
-fn open_new(path: &Path, wait: Duration) -> Result<Connection, Trouble> {
+fn open_new(path: &Path, wait: Duration) -> Result<Db, Trouble> {
     for suffix in ["-wal", "-journal", "-shm"] {
         // An old write-ahead log beside a new database would show old rows.
         let old = beside(path, suffix);
@@ -369,7 +388,7 @@ impl Projection {
         store: StoreId,
         wait: Duration,
         create: bool,
-        read: Option<(Connection, FileIdentity)>,
+        read: Option<(Db, FileIdentity)>,
     ) -> Result<Self, Trouble> {
         let before = disk::identity(path).map_err(|error| Trouble::io(&error))?;
         let exists = before.is_some();
@@ -415,24 +434,17 @@ impl Projection {
 
     /// A private projection in memory or in SQLite's own temporary files: for readers of a store
     /// whose database cannot be opened.
-    pub(crate) fn temporary(schema: &Schema, store: StoreId) -> Result<Connection, Trouble> {
+    pub(crate) fn temporary(schema: &Schema, store: StoreId) -> Result<Db, Trouble> {
         let db = Connection::open("")?;
         initialize(&db, schema, store)?;
         schema.create_indexes(&db)?;
-        Ok(db)
+        Ok(Db::private(db))
     }
 
     /// Statements that take long are given up where `stop` says so.
-    pub(crate) fn stop_where(
-        &mut self,
-        stop: impl Fn() -> bool + Clone + Send + 'static,
-    ) -> Result<(), Trouble> {
-        /// SQLite's steps between two questions: some milliseconds.
-        const STEPS: i32 = 100_000;
-        for db in [&mut self.read, &mut self.write] {
-            db.progress_handler(STEPS, Some(stop.clone()))?;
-        }
-        Ok(())
+    pub(crate) fn stop_where(&self, stop: impl Fn() -> bool + Clone + Send + Sync + 'static) {
+        self.read.stop_where(stop.clone());
+        self.write.stop_where(stop);
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -12,6 +12,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use crate::disk;
@@ -26,7 +27,7 @@ use super::row::Row;
 use super::schema::{PROJECTION_VERSION, REPLACED, SHADOW, Schema};
 use super::{
     Applied, Changes, EVENT_KIND, Projection, Step, Trouble, beside, make_empty, meta_value, names_store,
-    open_for_reading, open_for_writing, open_new, unread, write_applied,
+    open_for_reading, open_for_writing, open_new, unread, write_applied, write_meta,
 };
 
 /// Steps in one transaction: pages are then written once for all of them.
@@ -68,7 +69,7 @@ impl Rebuild {
         schema: &Schema,
         store: StoreId,
         wait: Duration,
-        stop: impl Fn() -> bool + Clone + Send + 'static,
+        stop: impl Fn() -> bool + Clone + Send + Sync + 'static,
     ) -> Result<Self, Trouble> {
         // An empty file only says whose the new one will be.
         let there = disk::identity(path).map_err(|error| Trouble::io(&error))?.is_some();
@@ -86,6 +87,8 @@ impl Rebuild {
         }
         // The text of what others made on a table must stay as it is while tables change their names.
         write.execute_batch("PRAGMA legacy_alter_table=ON")?;
+        // And names are given by writing the table of tables.
+        write.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false)?;
         let shadow = schema.shadow();
         let tx = write.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let kept = renew_engine_tables(&tx, schema, store)?;
@@ -97,9 +100,9 @@ impl Rebuild {
         let read = open_for_reading(path, wait)?;
         let identity = disk::identity(path).map_err(|error| Trouble::io(&error))?;
         let checkpoints = Checkpoints::default();
-        let mut projection =
+        let projection =
             Projection { path: path.into(), schema: shadow, checkpoints, read, write, identity, applied };
-        projection.stop_where(stop)?;
+        projection.stop_where(stop);
         let pending = Step::default();
         Ok(Self { projection, schema: schema.clone(), pending, steps: 0, keyed: false, kept })
     }
@@ -164,13 +167,15 @@ impl Rebuild {
         let mut kept = std::mem::take(&mut self.kept);
         let tx = self.projection.write.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let (schema, shadow) = (&self.schema, &self.projection.schema);
-        let unexplained = Unexplained { new: &tx, schema, shadow };
+        let stopped = || self.projection.read.is_stopped();
+        let unexplained = Unexplained { new: &tx, schema, shadow, stopped: &stopped };
         let mut set_aside = 0;
         if let Some(old) = old {
             unexplained.keep_set_aside(old)?;
-            set_aside += unexplained.keep_from(old)?;
+            // What it does not give stays in its file, which is kept.
+            set_aside += unexplained.keep_from(old, true)?;
         }
-        set_aside += unexplained.keep_from(&tx)?;
+        set_aside += unexplained.keep_from(&tx, false)?;
         kept.extend(replace(&tx, schema, shadow, self.projection.applied)?);
         tx.commit()?;
         // Nobody waits for this, and whoever opens the database next does it otherwise.
@@ -187,7 +192,7 @@ pub(crate) fn settle(path: &Path, wait: Duration) -> Result<(), Trouble> {
     if busy != 0 || left > 0 {
         return Err(Trouble::Busy("somebody reads the new database before it is in place".into()));
     }
-    db.close().map_err(|(_, error)| error)?;
+    db.close()?;
     let io = |error: std::io::Error| Trouble::io(&error);
     disk::remove_if_there(&beside(path, "-wal")).map_err(io)?;
     disk::remove_if_there(&beside(path, "-shm")).map_err(io)
@@ -202,7 +207,9 @@ pub(crate) fn is_held(path: &Path, wait: Duration) -> Option<Trouble> {
 
 /// How far an interrupted rebuild is, where its tables are such that it can go on.
 fn progress(db: &Connection, schema: &Schema, shadow: &Schema) -> Result<Option<Applied>, Trouble> {
-    if meta_value(db, "rebuilt_digest")? != Some(Value::Integer(schema.digest())) || !shadow.has_tables(db)? {
+    let made = meta_value(db, "rebuilt_digest")? == Some(Value::Integer(schema.digest()));
+    // What others have made on them would be run.
+    if !made || !shadow.has_tables(db)? || !shadow.has_no_other_index(db)? {
         return Ok(None);
     }
     let [seq, sum] = shadow.progress;
@@ -220,8 +227,7 @@ fn begin(db: &Connection, schema: &Schema, shadow: &Schema) -> Result<Applied, T
     drop_leftovers(db)?;
     shadow.create_tables(db)?;
     shadow.create_index(db, 0)?;
-    let mut set = db.prepare_cached("INSERT OR REPLACE INTO synclog_meta (name, value) VALUES (?1, ?2)")?;
-    set.execute(params!["rebuilt_digest", schema.digest()])?;
+    write_meta(db, "rebuilt_digest", schema.digest())?;
     write_applied(db, shadow, Applied::default())?;
     Ok(Applied::default())
 }
@@ -332,11 +338,10 @@ fn replace(
             kept.push(what);
         }
     }
-    let mut set = db.prepare_cached("INSERT OR REPLACE INTO synclog_meta (name, value) VALUES (?1, ?2)")?;
-    set.execute(params!["projection_version", PROJECTION_VERSION])?;
-    set.execute(params![EVENT_KIND, schema.event.0])?;
+    write_meta(db, "projection_version", PROJECTION_VERSION)?;
+    write_meta(db, EVENT_KIND, i64::from(schema.event.0))?;
     unread::forget_read(db, schema)?;
-    set.execute(params!["schema_digest", schema.digest()])?;
+    write_meta(db, "schema_digest", schema.digest())?;
     write_applied(db, schema, applied)?;
     db.execute("DELETE FROM synclog_meta WHERE name GLOB 'rebuilt_*'", [])?;
     match schema.difference(db)? {
@@ -378,9 +383,22 @@ struct Unexplained<'a> {
     new: &'a Connection,
     schema: &'a Schema,
     shadow: &'a Schema,
+    /// Whether the rebuild is to stop.
+    stopped: &'a dyn Fn() -> bool,
 }
 
 impl Unexplained<'_> {
+    /// What the new database took, or the old one gave; `None` where it cannot hold or give that. A disk that is
+    /// full, or somebody who closes the handle, ends the rebuild.
+    fn fits<T>(&self, taken: Result<T, Trouble>) -> Result<Option<T>, Trouble> {
+        match taken {
+            Err(trouble @ (Trouble::Busy(_) | Trouble::Failed(_))) => Err(trouble),
+            Err(trouble) if (self.stopped)() => Err(trouble),
+            // What cannot be held is left out.
+            other => Ok(other.ok()),
+        }
+    }
+
     /// Where old tables may have rows that the new ones have not: anywhere, but for what counting shows.
     fn unsure(&self) -> Result<Vec<(i64, i64)>, Trouble> {
         let everywhere = vec![(i64::MIN, i64::MAX)];
@@ -403,26 +421,32 @@ impl Unexplained<'_> {
         Ok(unsure)
     }
 
-    /// Keeps rows that no event explains, as far as the old table can still be read. How many.
-    fn keep_from(&self, old: &Connection) -> Result<u64, Trouble> {
-        let mut kept = 0;
+    /// Keeps rows that no event explains. How many. Where the old table is `kept` with its file all the same, only as
+    /// far as it can be read; otherwise what cannot be read is an error, because the old table goes.
+    fn keep_from(&self, old: &Connection, kept: bool) -> Result<u64, Trouble> {
+        let read = |taken: Result<Vec<i64>, Trouble>| if kept { self.fits(taken) } else { taken.map(Some) };
+        if !Schema::is_plain(old, self.schema.table)? {
+            let there = Schema::is_there(old, self.schema.table)? && !kept;
+            return if there { Err(Trouble::Unusable("its rows are computed".into())) } else { Ok(0) };
+        }
+        let mut rows = 0;
         for (mut from, to) in self.unsure()? {
-            // One that is too damaged to read on gives what could be read; one that cannot be read now is not.
-            while let Some(ids) = fits(compare::ids_between(old, self.schema, from, to, IDS))? {
+            while let Some(ids) = read(compare::ids_between(old, self.schema, from, to, IDS))? {
                 let (Some(first), Some(last)) = (ids.first().copied(), ids.last().copied()) else { break };
                 let known = compare::ids_between(self.new, self.shadow, first, last, i64::MAX as usize)?;
                 let mut known = known.into_iter().peekable();
                 for id in ids {
                     while known.next_if(|known| *known < id).is_some() {}
                     if known.peek() != Some(&id) {
-                        kept += self.keep_row(old, id)?;
+                        let row = self.keep_row(old, id);
+                        rows += if kept { self.fits(row)?.unwrap_or(0) } else { row? };
                     }
                 }
                 let Some(next) = last.checked_add(1) else { break };
                 from = next;
             }
         }
-        Ok(kept)
+        Ok(rows)
     }
 
     /// Keeps one row, unless its event was deleted. How many that makes.
@@ -434,13 +458,16 @@ impl Unexplained<'_> {
         if self.new.prepare_cached(&sql)?.exists([id])? {
             return Ok(0);
         }
-        let Some(Some(row)) = fits(as_json(old, self.schema, id))? else { return Ok(0) };
-        let kept = record_set_aside(self.new, self.schema, id, &row, "no event explains this row");
-        Ok(u64::from(fits(kept)?.is_some()))
+        let Some(row) = as_json(old, self.schema, id)? else { return Ok(0) };
+        record_set_aside(self.new, self.schema, id, &row, "no event explains this row")?;
+        Ok(1)
     }
 
     /// Carries over rows that were set aside before.
     fn keep_set_aside(&self, old: &Connection) -> Result<(), Trouble> {
+        if !Schema::is_plain(old, "synclog_set_aside")? {
+            return Ok(());
+        }
         let Ok(mut query) = old.prepare(
             "SELECT noticed_at, source_table, row_id, reason, row, number FROM synclog_set_aside ORDER BY number",
         ) else {
@@ -459,19 +486,9 @@ impl Unexplained<'_> {
                 (0..5).map(|at| row.get::<_, rusqlite::types::Value>(at)).collect();
             let Ok(values) = values else { continue };
             let kept = self.new.execute(INSERT_SET_ASIDE, rusqlite::params_from_iter(values));
-            fits(kept.map_err(Trouble::from))?;
+            self.fits(kept.map_err(Trouble::from))?;
         }
         Ok(())
-    }
-}
-
-/// What the new database took, or the old one gave; `None` where it cannot hold or give that. A disk that is
-/// full, or somebody who closes the handle, ends the rebuild: the old rows are dropped behind it.
-fn fits<T>(taken: Result<T, Trouble>) -> Result<Option<T>, Trouble> {
-    match taken {
-        Err(trouble @ (Trouble::Busy(_) | Trouble::Failed(_))) => Err(trouble),
-        // What cannot be held is left out.
-        other => Ok(other.ok()),
     }
 }
 

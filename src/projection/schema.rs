@@ -58,6 +58,21 @@ pub(crate) struct Schema {
     tables: Vec<(&'static str, String)>,
     /// The same. The first one is that of the idempotency keys.
     indexes: Vec<(String, String)>,
+    /// Adds a row where there is none with its id.
+    pub(super) insert: String,
+    /// Adds a row, or puts it in the place of the one with its id; no other row goes, whatever index there is.
+    pub(super) replace: String,
+}
+
+/// See [`Schema::insert`] and [`Schema::replace`].
+fn insert_and_replace(table: &str, columns: &[&str]) -> [String; 2] {
+    let marks: Vec<String> = (1..=columns.len()).map(|at| format!("?{at}")).collect();
+    let into = format!("INSERT INTO {table} ({}) VALUES ({})", columns.join(", "), marks.join(", "));
+    let set: Vec<String> = columns.iter().skip(1).map(|name| format!("{name} = excluded.{name}")).collect();
+    [
+        format!("{into} ON CONFLICT (id) DO NOTHING"),
+        format!("{into} ON CONFLICT (id) DO UPDATE SET {}", set.join(", ")),
+    ]
 }
 
 fn check_name(name: &'static str) -> Result<()> {
@@ -117,7 +132,9 @@ impl Schema {
             indexes.push((index.name.to_owned(), format!("({})", index.columns.join(", "))));
         }
         let progress = ["applied_seq", "applied_sum"];
-        Ok(Self { table: table.name, event: (0, 0), columns, absent: ABSENT, progress, tables, indexes })
+        let [insert, replace] = insert_and_replace(table.name, &columns);
+        let (table, event, absent) = (table.name, (0, 0), ABSENT);
+        Ok(Self { table, event, columns, absent, progress, tables, indexes, insert, replace })
     }
 
     /// The same rows in tables and indexes of other names, which a rebuild fills beside these.
@@ -133,7 +150,10 @@ impl Schema {
             Some((name, rest.clone()))
         });
         let indexes = self.indexes.iter().enumerate();
+        let [insert, replace] = insert_and_replace(SHADOW_ROWS, &self.columns);
         Self {
+            insert,
+            replace,
             table: SHADOW_ROWS,
             event: self.event,
             columns: self.columns.clone(),
@@ -243,6 +263,16 @@ impl Schema {
         db.prepare_cached(sql)?.exists([name])
     }
 
+    /// Whether this is a table whose rows lie in the file as they are read: no view, no virtual table, and no column
+    /// that is an expression. Nothing else of somebody else's is read (P12).
+    pub(super) fn is_plain(db: &Connection, name: &str) -> rusqlite::Result<bool> {
+        let sql =
+            "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND rootpage > 0 AND name = ?1 COLLATE NOCASE";
+        let table = db.prepare_cached(sql)?.exists([name])?;
+        let computed = "SELECT 1 FROM pragma_table_xinfo(?1) WHERE hidden <> 0";
+        Ok(table && !db.prepare_cached(computed)?.exists([name])?)
+    }
+
     /// Whether one of the tables is as this version makes it.
     pub(super) fn is_as_made(&self, db: &Connection, name: &str) -> rusqlite::Result<bool> {
         let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1 AND sql = ?2";
@@ -253,6 +283,28 @@ impl Schema {
     /// Whether all tables are as this version makes them.
     pub(super) fn has_tables(&self, db: &Connection) -> rusqlite::Result<bool> {
         self.table_names().try_fold(true, |all, name| Ok(all && self.is_as_made(db, name)?))
+    }
+
+    /// Whether nobody has made an index on one of the tables.
+    pub(super) fn has_no_other_index(&self, db: &Connection) -> rusqlite::Result<bool> {
+        let mut query = db.prepare_cached(
+            "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND tbl_name = ?1 COLLATE NOCASE",
+        )?;
+        let is_own = |name: &str, sql: &str| {
+            let mut own = self.indexes.iter();
+            own.any(|(own, rest)| own == name && create_index(own, self.table, rest) == sql)
+        };
+        for table in self.table_names() {
+            let mut rows = query.query([table])?;
+            while let Some(row) = rows.next()? {
+                let (name, sql) = (row.get_ref(0)?.as_str(), row.get_ref(1)?.as_str());
+                // What is no text is not ours.
+                if !name.is_ok_and(|name| sql.is_ok_and(|sql| is_own(name, sql))) {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// Makes the indexes.

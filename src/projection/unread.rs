@@ -44,8 +44,9 @@ pub(super) fn keep(db: &Connection, keys: &[(u64, String)]) -> rusqlite::Result<
     if !exists(db)? {
         db.execute_batch(TABLE)?;
     }
-    let mut keep =
-        db.prepare_cached("INSERT OR REPLACE INTO synclog_unread_keys (seq, key) VALUES (?1, ?2)")?;
+    let mut keep = db.prepare_cached(
+        "INSERT INTO synclog_unread_keys (seq, key) VALUES (?1, ?2) ON CONFLICT (seq) DO UPDATE SET key = excluded.key",
+    )?;
     keys.iter().try_for_each(|(seq, key)| keep.execute(params![*seq as i64, key]).map(drop))
 }
 
@@ -102,7 +103,13 @@ pub(crate) fn differing(
         let mut query = db.prepare_cached(sql)?;
         let mut rows = query.query(params![first, last])?;
         while let Some(row) = rows.next()? {
-            found.push((row.get::<_, i64>(0)? as u64, Value::from_ref(row.get_ref(1)?)));
+            let seq = row.get::<_, i64>(0)? as u64;
+            if found.last().is_some_and(|(before, _)| *before >= seq) {
+                return Err(Trouble::Unusable(
+                    "keys of unread events stand out of order: it is damaged".into(),
+                ));
+            }
+            found.push((seq, Value::from_ref(row.get_ref(1)?)));
         }
     }
     let mut differ = Vec::new();

@@ -16,6 +16,7 @@ struct State {
     clock: AtomicI64,
     no_threads: AtomicBool,
     panics: AtomicBool,
+    strangers_run: AtomicBool,
 }
 
 const RUNS: i64 = i64::MIN;
@@ -31,6 +32,7 @@ impl Outside {
             clock: AtomicI64::new(RUNS),
             no_threads: AtomicBool::new(false),
             panics: AtomicBool::new(false),
+            strangers_run: AtomicBool::new(false),
         }));
         SEEN.set(Some(new.clone()));
         new
@@ -46,10 +48,21 @@ impl Outside {
         self.0.panics.store(panics, Ordering::SeqCst);
     }
 
+    /// Whether what others make in a database runs, so that rows are not as they were written.
+    pub(crate) fn set_strangers_run(&self, run: bool) {
+        self.0.strangers_run.store(run, Ordering::SeqCst);
+    }
+
     /// Whether the system has no more threads.
     pub(crate) fn set_no_threads(&self, none: bool) {
         self.0.no_threads.store(none, Ordering::SeqCst);
     }
+}
+
+/// Whether a test wants what others make in a database to run.
+pub(crate) fn strangers_run() -> bool {
+    let wanted = |outside: &Outside| outside.0.strangers_run.load(Ordering::SeqCst);
+    SEEN.with_borrow(|seen| seen.as_ref().is_some_and(wanted))
 }
 
 /// Panics where a test wants it.

@@ -19,7 +19,7 @@ use crate::log::tail;
 use crate::log::view::LogView;
 use crate::projection::row::FoundRow;
 use crate::projection::schema::Schema;
-use crate::projection::{self, Connection, Trouble, compare};
+use crate::projection::{self, Connection, Db, Trouble, compare};
 use crate::replay::RowDonor;
 use crate::store_id::StoreId;
 
@@ -59,7 +59,7 @@ pub(super) fn findings<E: Event>(
     let database = projection::database_path(&log.dir.store_dir);
     // A database that cannot be read now is met again by whoever opens it.
     let other = if db.is_none() { open_evidence(&database, Duration::ZERO).ok().flatten() } else { None };
-    let db = db.or(other.as_ref());
+    let db = db.or(other.as_deref());
     let mut found = Vec::new();
     if let Some(db) = db
         && let Some(fork) = of_rows::<E>(log, db, schema)?
@@ -79,7 +79,7 @@ pub(super) fn findings<E: Event>(
 }
 
 /// A database whose tables need not be as they should be; `None` where there is none, or none that can be used.
-pub(super) fn open_evidence(database: &Path, wait: Duration) -> Result<Option<Connection>> {
+pub(super) fn open_evidence(database: &Path, wait: Duration) -> Result<Option<Db>> {
     let found = crate::disk::identity(database).map_err(|error| Error::io("look up", database, error))?;
     if found.is_none() {
         return Ok(None);

@@ -16,7 +16,7 @@ use crate::event::Event;
 use crate::log::writer::Position;
 use crate::projection::schema::Schema;
 use crate::projection::unread;
-use crate::projection::{self, Connection, Trouble};
+use crate::projection::{self, Db, Trouble};
 use crate::room::Room;
 use crate::store_id::StoreId;
 
@@ -95,7 +95,7 @@ pub(super) struct KeyIndex<E> {
     room: Arc<Room>,
     /// The database was not as it should be.
     suspicion: bool,
-    db: Option<Connection>,
+    db: Option<Db>,
     identity: Option<FileIdentity>,
     /// Every event after this seq that has a key is in `recent` or in a row.
     complete_from: u64,
@@ -146,7 +146,7 @@ impl<E: Event> KeyIndex<E> {
         self.recent.insert(key, (seq, event));
     }
 
-    /// What the keys of a batch say, given that the rows reflect `applied`.
+    /// What the keys of a batch say, given that the rows are right up to `applied`.
     pub(super) fn consult(
         &mut self,
         keyed: &[Option<Keyed<E>>],

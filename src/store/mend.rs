@@ -158,13 +158,13 @@ impl<E: Event> Store<E> {
                         None => histories::open_evidence(&database_path(&dir), options.projection_wait)?,
                         Some(_) => None,
                     };
-                    put_aside::<E>(&found, peeked.db.as_ref().or(other.as_ref()), &schema, &mut done)?;
+                    put_aside::<E>(&found, peeked.db.as_deref().or(other.as_deref()), &schema, &mut done)?;
                     let then = "the log is trusted, so they are shown again";
                     let last = view.last_seq();
                     tell_lost_records::<E>(&log, &peeked, &schema, last, then, &mut done.findings)?;
                     false
                 } else {
-                    let found = histories::findings::<E>(&found, peeked.db.as_ref(), &schema)?;
+                    let found = histories::findings::<E>(&found, peeked.db.as_deref(), &schema)?;
                     lost.extend(found.iter().cloned());
                     !found.is_empty()
                 }

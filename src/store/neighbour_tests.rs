@@ -11,7 +11,9 @@ use super::view_tests::{COUNT, edit, event, filled, replay, verify};
 use super::{Options, Reader, Store};
 
 fn connect(dir: &Path) -> Connection {
-    projection::open_existing(&dir.join("synclog.db"), Duration::from_secs(5)).unwrap()
+    let db = Connection::open(dir.join("synclog.db")).unwrap();
+    db.busy_timeout(Duration::from_secs(5)).unwrap();
+    db
 }
 
 fn number(db: &Connection, sql: &str) -> i64 {

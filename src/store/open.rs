@@ -17,7 +17,7 @@ use crate::log::survey::Witness;
 use crate::log::tail;
 use crate::log::writer::LogWriter;
 use crate::projection::schema::Schema;
-use crate::projection::{self, Connection, Trouble};
+use crate::projection::{self, Db, Trouble};
 use crate::replay::{ReplayReport, RowDonor, Stop};
 use crate::store_id::StoreId;
 use crate::time::Timestamp;
@@ -145,7 +145,7 @@ fn create_dirs(disk: &dyn Disk, dir: &Path) -> Result<()> {
 /// What the database says before the log was looked at.
 pub(super) struct Peeked {
     /// The connection, where the database is this store's and has its tables.
-    pub(super) db: Option<Connection>,
+    pub(super) db: Option<Db>,
     pub(super) witness: Option<Witness>,
     /// It cannot be read now, so that nothing is known.
     pub(super) unread: Option<Unread>,
@@ -157,7 +157,7 @@ pub(super) struct Peeked {
 impl Peeked {
     /// The store that the database is the projection of.
     pub(super) fn store(&self) -> Option<StoreId> {
-        self.db.as_ref().and_then(projection::store_of)
+        self.db.as_deref().and_then(projection::store_of)
     }
 
     /// The witness, where the database belongs to the store whose log this is.
@@ -197,7 +197,7 @@ pub(super) fn peek(
             return Peeked { unread: Some(Unread { reason, busy: false }), ..nothing };
         }
     }
-    let look = |db: Connection| {
+    let look = |db: Db| {
         let (_, applied) = projection::check(&db, schema, store)?;
         let vouched = projection::vouches_for(&db, schema, applied)?;
         Ok((db, applied, vouched))
@@ -312,7 +312,7 @@ fn open_log<E: Event>(
     let database = projection::database_path(&log.store_dir);
     let counting = peeked
         .db
-        .as_ref()
+        .as_deref()
         .filter(|_| options.projection)
         .and_then(|db| Counting::start(db, &database, schema, peeked.applied));
     let mut rows = peeked.db.as_ref().map(|db| RowDonor::<E>::new(db, schema));
@@ -332,9 +332,9 @@ fn open_log<E: Event>(
     let (writer, mut recovered) = log_open::open_listed(log, listing, with)?;
     if !trust_log && !unread {
         let found = Log { dir: log, segments: &recovered.segments, horizon: writer.position() };
-        histories::refuse(log, histories::findings::<E>(&found, peeked.db.as_ref(), schema)?)?;
+        histories::refuse(log, histories::findings::<E>(&found, peeked.db.as_deref(), schema)?)?;
     }
-    let only_reads = |db: &Connection| db.is_readonly("main").unwrap_or(false);
+    let only_reads = |db: &Db| db.is_readonly("main").unwrap_or(false);
     let rows = peeked.db.filter(only_reads).zip(peeked.identity);
     let known = Known {
         segments: Some(std::mem::take(&mut recovered.segments)),

@@ -134,6 +134,7 @@ impl Projector {
         let mut done = self.step::<E>(durable, wait, &go_on, &mut applied);
         if let Err(Stop::View(trouble)) = &done
             && trouble.wants_rebuild()
+            && go_on()
         {
             let trouble = trouble.clone();
             self.forget();
@@ -327,7 +328,7 @@ impl Projector {
         let Found { mut projection, existed, counting } = found;
         projection.set_wait(wait)?;
         let stop = self.halt.clone();
-        projection.stop_where(move || stop.is_due())?;
+        projection.stop_where(move || stop.is_due());
         projection.drop_leftovers()?;
         // Of an earlier rebuild; this database is good enough.
         let _ = self.remove_unfinished();
@@ -420,7 +421,7 @@ impl Projector {
         let halt = self.halt.clone();
         absences::settle::<E>(projection, view, &|| !halt.is_due(), &mut self.findings)?;
         let db = projection.reader();
-        let tally = match counting.and_then(Counting::tally) {
+        let tally = match counting.and_then(|counting| counting.tally(applied)) {
             Some(tally) => tally,
             None => Tally::of(db, &self.schema)?,
         };
@@ -482,19 +483,11 @@ impl Projector {
             self.findings
                 .retain(|finding| finding.kind != FindingKind::RowUnhealable && !finding.kind.is_unread());
             let kept = self.findings.len();
-            let why = match projection::open_for_reading(&self.database, wait) {
-                Ok(db) => compare::pages(&db).err(),
-                // It is made anew, whatever it is like.
-                Err(_) => None,
-            };
-            let why = why.unwrap_or_else(|| Trouble::Altered("this was asked for".into()));
-            self.rebuild::<E>(durable, &why, wait)?;
-            if matches!(why, Trouble::Altered(_)) {
-                // Nothing was wrong with it.
-                let asked = |finding: &Finding| finding.kind == FindingKind::SchemaDiffers;
-                let at = self.findings.iter().skip(kept).position(asked);
-                at.map(|at| self.findings.remove(kept + at));
-            }
+            self.rebuild::<E>(durable, &Trouble::Altered("this was asked for".into()), wait)?;
+            // Where nothing was wrong with it.
+            let asked = |finding: &Finding| finding.kind == FindingKind::SchemaDiffers;
+            let at = self.findings.iter().skip(kept).position(asked);
+            at.map(|at| self.findings.remove(kept + at));
         } else {
             match self.heal_rows::<E>(durable) {
                 Err(Stop::View(trouble)) if trouble.wants_rebuild() => {
@@ -510,7 +503,7 @@ impl Projector {
     fn heal_rows<E: Event>(&mut self, durable: Position) -> Result<(), Stop> {
         let view = self.view(durable)?;
         let Some((projection, _)) = &mut self.open else { return Ok(()) };
-        let damaged = compare::integrity(projection.reader(), 3)?;
+        let damaged = compare::integrity(projection.reader(), &self.schema, 3)?;
         if !damaged.is_empty() {
             return Err(Trouble::Unusable(damaged.join("; ")).into());
         }

@@ -25,7 +25,7 @@ use crate::log::view::LogView;
 use crate::log::writer::Position;
 use crate::projection::schema::Schema;
 use crate::projection::unread;
-use crate::projection::{self, Connection, Trouble};
+use crate::projection::{self, Db, Trouble};
 use crate::replay::gap_finding;
 use crate::store_id::StoreId;
 use crate::time::Timestamp;
@@ -131,7 +131,7 @@ impl<E: Event> Reader<E> {
                 return Err(no_store(&log, &found, false));
             };
             if peeked.unread.is_none() {
-                let found = histories::findings::<E>(&Log::of(&view), peeked.db.as_ref(), &schema);
+                let found = histories::findings::<E>(&Log::of(&view), peeked.db.as_deref(), &schema);
                 view.findings.extend(
                     found.or_else(|error| if error.is_busy() { Ok(Vec::new()) } else { Err(error) })?,
                 );
@@ -382,7 +382,7 @@ impl<E: Event> Reader<E> {
     /// Connects to the rows and checks that they are this store's. Where SQLite cannot open the
     /// database because the file system is read-only, a private copy is made from the log, in
     /// SQLite's temporary files.
-    pub(crate) fn connect(&self) -> Result<(Connection, projection::Applied)> {
+    pub(crate) fn connect(&self) -> Result<(Db, projection::Applied)> {
         self.check_process()?;
         let path = self.database();
         let into = |trouble: Trouble| trouble.into_error(&path);
@@ -399,16 +399,13 @@ impl<E: Event> Reader<E> {
     }
 
     /// Connects to the rows in the store.
-    pub(super) fn connect_in_place(&self) -> Result<(Connection, projection::Applied), Trouble> {
+    pub(super) fn connect_in_place(&self) -> Result<(Db, projection::Applied), Trouble> {
         self.connect_as(Some(self.id())).map(|(db, _, applied)| (db, applied))
     }
 
     /// Connects to the rows in the store, whichever store they belong to where `store` is `None`. What passes,
     /// because somebody puts another database in the place of this one just now, is no answer.
-    fn connect_as(
-        &self,
-        store: Option<StoreId>,
-    ) -> Result<(Connection, StoreId, projection::Applied), Trouble> {
+    fn connect_as(&self, store: Option<StoreId>) -> Result<(Db, StoreId, projection::Applied), Trouble> {
         const ATTEMPTS: u32 = 6;
         let path = self.database();
         // Only whether anything has changed matters.
@@ -429,16 +426,13 @@ impl<E: Event> Reader<E> {
         self.connect_once(store)
     }
 
-    fn connect_once(
-        &self,
-        store: Option<StoreId>,
-    ) -> Result<(Connection, StoreId, projection::Applied), Trouble> {
+    fn connect_once(&self, store: Option<StoreId>) -> Result<(Db, StoreId, projection::Applied), Trouble> {
         let path = self.database();
         // What cannot be looked up fails below.
         if disk::identity(&path).is_ok_and(|found| found.is_none()) {
             return Err(Trouble::Unusable("the database is not there".into()));
         }
-        let check = |db: Connection| {
+        let check = |db: Db| {
             let (found, applied) = projection::check(&db, &self.schema, store)?;
             Ok((db, found, applied))
         };

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::event::Event;
 use crate::finding::{Finding, FindingKind, Severity};
 use crate::log::view::LogView;
-use crate::projection::{Applied, Connection, Trouble, compare, foreign};
+use crate::projection::{Applied, Connection, Db, Trouble, compare, foreign};
 use crate::replay::{self, Stop};
 use crate::threads;
 
@@ -109,7 +109,8 @@ impl<E: Event> Reader<E> {
             return Ok(check.summary);
         };
         // SQLite's check of its own pages takes as long as all the rest, so it runs beside it.
-        let look = || reader.connect_in_place().and_then(|(db, _)| compare::integrity(&db, 10));
+        let look =
+            || reader.connect_in_place().and_then(|(db, _)| compare::integrity(&db, reader.schema(), 10));
         let (broken, pages) = std::thread::scope(|scope| {
             let pages = threads::spawn_scoped(scope, PAGES, look);
             let broken = reader.compare(&db, applied, &mut check);
@@ -132,7 +133,7 @@ impl<E: Event> Reader<E> {
     }
 
     /// A connection inside a read transaction, or a finding about why there is none.
-    fn snapshot(&self, check: &mut Check<'_>) -> Result<Option<(Connection, Applied)>> {
+    fn snapshot(&self, check: &mut Check<'_>) -> Result<Option<(Db, Applied)>> {
         let found = self.connect_in_place().and_then(|(db, _)| {
             db.execute_batch("BEGIN")?;
             let (_, applied) = crate::projection::check(&db, self.schema(), Some(self.id()))?;

@@ -32,7 +32,8 @@ pub(super) fn filled(dir: &Path, count: u64) {
 }
 
 pub(super) fn edit(dir: &Path, sql: &str) {
-    let db = crate::projection::open_existing(&dir.join("synclog.db"), Duration::ZERO).unwrap();
+    // As others do.
+    let db = crate::projection::Connection::open(dir.join("synclog.db")).unwrap();
     db.execute_batch(sql).unwrap();
 }
 

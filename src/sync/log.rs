@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::projection::row::FoundRow;
 use crate::projection::schema::Schema;
-use crate::projection::{Applied, Connection, compare, query};
+use crate::projection::{Applied, Connection, Db, compare, query};
 use crate::store::{Options, Reader, Receipt, Store};
 use crate::time::Timestamp;
 
@@ -242,6 +242,9 @@ impl LogEntry {
     }
 }
 
+/// What the row of the largest event takes in SQLite, with its key and its frame, in bytes.
+const LONGEST_ROW: usize = crate::MAX_EVENT_BYTES as usize + 64 * 1024;
+
 /// Rows that are read at once, and about the bytes of them.
 const PAGE_ROWS: u64 = if cfg!(test) { 7 } else { 4096 };
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
@@ -268,9 +271,10 @@ impl SyncReader {
         &self.reader
     }
 
-    fn connect(&self) -> Result<(Connection, Applied)> {
+    fn connect(&self) -> Result<(Db, Applied)> {
         let (db, applied) = self.reader.connect()?;
         query::register_test(&db, CONTAINS_FUNCTION, contains_any_case)
+            .and_then(|()| db.limit_values(LONGEST_ROW))
             .map_err(|trouble| trouble.into_error(&self.reader.database()))?;
         Ok((db, applied))
     }
@@ -315,7 +319,13 @@ impl SyncReader {
             left -= rows.len() as u64;
             for row in rows {
                 let entry = entry(&row).map_err(|error| self.unreadable(row.id, &error))?;
-                page.after = Some(entry.page_cursor());
+                let place = entry.page_cursor();
+                // A damaged index can lead in circles.
+                let ahead = |before| if filter.reverse { place > before } else { place < before };
+                if !page.after.is_none_or(ahead) {
+                    return Err(self.unreadable(row.id, &Error::codec("it stands out of order")));
+                }
+                page.after = Some(place);
                 if !each(entry) {
                     return Ok(());
                 }

@@ -182,7 +182,7 @@ impl<E: Event> Core<E> {
     /// looked up. True where the batch is to be appended.
     fn answered_by_key(&mut self, entry: &Entry<E>, rows: &Rows<Box<Projector>>) -> bool {
         let durable = self.writer.position();
-        let answer = match self.keys.consult(&entry.keyed, rows.applied(), durable) {
+        let answer = match self.keys.consult(&entry.keyed, rows.answered(), durable) {
             Ok(Consulted::New) => return true,
             Ok(Consulted::Repeated(seqs)) => Ok(seqs),
             Ok(Consulted::Claimed(claims)) => {

@@ -110,6 +110,17 @@ impl<P> Rows<P> {
         lock(&self.state).applied
     }
 
+    /// The newest event up to which rows are what their events say, as far as that is remembered: they answer for
+    /// the keys up to there.
+    pub(in crate::store) fn answered(&self) -> u64 {
+        let state = lock(&self.state);
+        match state.unhealed.first() {
+            _ if state.forgotten > 0 => 0,
+            Some(first) => state.applied.min(first.saturating_sub(1)),
+            None => state.applied,
+        }
+    }
+
     /// Why the rows do not follow at present.
     pub(in crate::store) fn trouble(&self) -> Option<String> {
         lock(&self.state).trouble.clone()

@@ -248,6 +248,8 @@ pub(crate) fn read_path(path: &Path, reading: &Reading<'_>) -> Result<Source> {
         // SQLite opens the file itself. Ours is closed first: closing it later would drop the
         // locks that this process holds on the same file.
         drop(file);
+        // And what came through a pipe is gone.
+        disk::check_regular(path).map_err(|error| Error::io("open the database", path, error))?;
         return table::read(path, reading);
     }
     read_lines(BufReader::new(Cursor::new(start).chain(file)), path, reading)

@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
@@ -27,6 +28,9 @@ const LONGEST_WAIT: Duration = Duration::from_hours(24);
 
 /// Bytes of values that are read in any case, and for each byte of the file.
 const VALUES: (u64, u64) = (32 << 20, 16);
+
+/// Bytes of the values of one row, where columns are computed: those of a view, and those that are expressions.
+const COMPUTED: usize = 2 * MAX_LINE;
 
 /// Reads every row in the order of its id. The number of a row in that order is its line.
 pub(super) fn read(path: &Path, reading: &Reading<'_>) -> Result<Source> {
@@ -60,7 +64,8 @@ fn failed(path: &Path, error: &rusqlite::Error) -> Error {
     if busy {
         return Error::Projection { path: path.into(), reason: error.to_string(), busy };
     }
-    if error.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted) {
+    let bounds = [Some(rusqlite::ErrorCode::OperationInterrupted), Some(rusqlite::ErrorCode::OutOfMemory)];
+    if bounds.contains(&error.sqlite_error_code()) {
         return too_much();
     }
     // Not the store's own database: no replay mends it.
@@ -82,6 +87,8 @@ fn open(path: &Path, wait: Duration) -> Result<Connection> {
         db.busy_timeout(wait.min(LONGEST_WAIT))?;
         // What a stranger's database may ask of us: no long values, no functions in its schema.
         db.set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_LINE as i32)?;
+        db.set_limit(Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 256)?;
+        db.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
         db.execute_batch("PRAGMA trusted_schema = OFF; PRAGMA query_only = ON")?;
         db.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(()))?;
         Ok(db)
@@ -136,6 +143,15 @@ fn read_table(db: &Connection, path: &Path, reading: &Reading<'_>, mut room: u64
         let statement = db.prepare("SELECT * FROM sync_logs LIMIT 0").map_err(failed)?;
         statement.column_names().map(Into::into).collect()
     };
+    // All of a row that is computed is in memory at once.
+    let computed = match count(
+        "SELECT count(*) FROM sqlite_master WHERE lower(name) = 'sync_logs' AND type = 'view'",
+    )? {
+        0 => count("SELECT count(*) FROM pragma_table_xinfo('sync_logs') WHERE hidden <> 0")? as usize,
+        _ => columns.len(),
+    };
+    let most = (COMPUTED / (computed + 1)).min(MAX_LINE);
+    db.set_limit(Limit::SQLITE_LIMIT_LENGTH, most as i32).map_err(failed)?;
     let id = columns.iter().position(|name| field(name) == Some(Field::LegacyRowId));
     // The order by position: a name of the source never becomes part of the query.
     let order = id.map_or(String::new(), |at| format!(" ORDER BY {}", at + 1));

@@ -193,3 +193,38 @@ fn a_database_in_wal_mode_is_read_too() {
     writer.close().unwrap();
     assert_eq!(read_path(&path, &Reading::of(&utc)).unwrap().records.len(), 1);
 }
+
+/// A small file whose columns are computed: all of a row would be in memory at once.
+#[test]
+fn computed_columns_take_no_more_memory_than_rows() {
+    let many: Vec<String> =
+        (0..60).map(|at| format!("more{at} AS (hex(zeroblob({}))) VIRTUAL", 8_000_000 + at)).collect();
+    let error = read_sql(&format!(
+        "CREATE TABLE sync_logs (id INTEGER PRIMARY KEY, {COLUMNS}, {}); \
+         INSERT INTO sync_logs VALUES (1, {VALUES})",
+        many.join(", ")
+    ))
+    .unwrap_err();
+    assert!(error.to_string().contains("too big"), "{error}");
+    let few = format!(
+        "CREATE TABLE sync_logs (id INTEGER PRIMARY KEY, {COLUMNS}, more AS (upper(log_message))); \
+         INSERT INTO sync_logs VALUES (1, {VALUES})"
+    );
+    assert_eq!(read_sql(&few).unwrap().records.len(), 1);
+}
+
+/// SQLite would open the pipe again, and wait for ever.
+#[cfg(unix)]
+#[test]
+fn a_database_does_not_come_through_a_pipe() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = database(&dir, &format!("CREATE TABLE sync_logs (id INTEGER PRIMARY KEY, {COLUMNS})"));
+    let pipe = dir.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let (also, bytes) = (pipe.clone(), std::fs::read(file).unwrap());
+    // Whoever reads has seen enough after some bytes.
+    let writer = std::thread::spawn(move || drop(std::fs::write(also, bytes)));
+    let error = read_path(&pipe, &Reading::of(&utc)).unwrap_err();
+    assert!(error.to_string().contains("regular"), "{error}");
+    writer.join().unwrap();
+}
