@@ -11,12 +11,13 @@ use serde::{Deserialize, Serialize};
 use crate::absences;
 use crate::application;
 use crate::codec;
-use crate::erasures::Erasures;
+pub(crate) use crate::erasures::covers;
+use crate::erasures::{Erasures, merged};
 use crate::error::{Error, Result};
 use crate::event::{Event, Value};
 use crate::finding::{Finding, FindingKind};
 use crate::log::cursor::{Cursor, Entry};
-use crate::log::deletion::{self, Deletion};
+use crate::log::deletion::Deletion;
 use crate::log::frame::Header;
 use crate::log::heal::{Donor, DonorFrame};
 use crate::log::view::LogView;
@@ -214,7 +215,8 @@ fn gather_steps<E: Event>(cursor: &mut Cursor, steps: usize) -> Result<Option<St
     // Whoever reads rows back after a step must not miss one that the step itself takes away.
     let Step { rows, deleted, .. } = &mut stretch.step;
     if !deleted.is_empty() {
-        rows.retain(|row| !within(deleted, row.seq));
+        let deleted = merged(deleted.clone());
+        rows.retain(|row| !covers(&deleted, row.seq));
     }
     stretch.next_seq = cursor.next_seq();
     stretch.stray = cursor.take_stray();
@@ -232,17 +234,7 @@ pub(crate) fn deletions(view: &LogView) -> Result<Vec<(u64, u64)>> {
             found.extend(record.ranges);
         }
     }
-    Ok(deletion::merged(found))
-}
-
-/// Whether stretches as [`deletions`] gives them cover an event.
-pub(crate) fn covers(ranges: &[(u64, u64)], seq: u64) -> bool {
-    let behind = ranges.partition_point(|(first, _)| *first <= seq);
-    ranges[..behind].last().is_some_and(|(_, last)| *last >= seq)
-}
-
-fn within(ranges: &[(u64, u64)], seq: u64) -> bool {
-    ranges.iter().any(|(first, last)| (*first..=*last).contains(&seq))
+    Ok(merged(found))
 }
 
 /// Reads the log to the cursor's horizon in a thread of its own, a few stretches ahead of `each`: reading
@@ -427,8 +419,8 @@ pub(crate) fn compare_stretch(
     let (mut unknown, mut erased) = (Vec::new(), Vec::new());
     let erased_here =
         stretch.step.absent.iter().filter(|(_, _, why)| *why == "erased").map(|(a, b, _)| (*a, *b));
-    let gone: Vec<_> =
-        erased_here.chain(stretch.step.deleted.iter().copied()).chain(stretch.gone.iter().copied()).collect();
+    let gone = erased_here.chain(stretch.step.deleted.iter().copied()).chain(stretch.gone.iter().copied());
+    let (gone, damaged) = (merged(gone.collect()), merged(stretch.damaged.clone()));
     let mut from = floor;
     let mut known = stretch.step.rows.iter().map(|row| row.seq as i64).peekable();
     while from <= ceiling {
@@ -439,8 +431,8 @@ pub(crate) fn compare_stretch(
             if known.peek() == Some(&id) {
                 continue;
             }
-            let is_in = |ranges: &[(u64, u64)]| id > 0 && within(ranges, id as u64);
-            if is_in(&stretch.damaged) {
+            let is_in = |ranges: &[(u64, u64)]| id > 0 && covers(ranges, id as u64);
+            if is_in(&damaged) {
                 continue; // the row may be the only copy
             }
             if is_in(&gone) { erased.push(id) } else { unknown.push(id) }
@@ -651,7 +643,7 @@ impl<E: Event> Donor for RowDonor<'_, E> {
 
     fn deleted(&mut self, last: u64) -> Result<Vec<(u64, u64)>> {
         match compare::deleted(self.db, self.schema, last) {
-            Ok(found) => Ok(deletion::merged(found)),
+            Ok(found) => Ok(merged(found)),
             // What cannot be read now is no proof that nothing was deleted. The path is for the message.
             Err(trouble @ (Trouble::Busy(_) | Trouble::Failed(_))) => {
                 Err(trouble.into_error(Path::new(self.db.path().unwrap_or_default())))

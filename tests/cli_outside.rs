@@ -7,7 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::process::Stdio;
 
-use cli_support::{Bench, append_args, line};
+use cli_support::{Bench, append_args, line, text};
 
 fn store(events: usize) -> Bench {
     let bench = Bench::new();
@@ -190,6 +190,68 @@ fn store_from(first: u64) -> Bench {
         drop(std::fs::remove_file(bench.dir().join(name)));
     }
     bench
+}
+
+/// What stands beside a log that is near the last seqs of all, and says that more was there, overflows nothing, and
+/// nothing is written that is then refused.
+#[test]
+fn a_witness_at_the_last_seqs_overflows_nothing() {
+    for seen in [LAST_SEQ + 1, LAST_SEQ + 2, u64::MAX - 1, u64::MAX] {
+        let bench = store_from(LAST_SEQ - 40);
+        bench.append("m");
+        let store = text(&bench.run(&["status"]).json(), "log_store_id");
+        let fields = format!("{store} {seen:020} {:08x}", 7);
+        let sum = crc32fast::hash(fields.as_bytes());
+        std::fs::write(bench.dir().join("tail"), format!("{fields} {sum:08x}\n")).unwrap();
+        for args in
+            [&["status"][..], &["export"], &["tail"], &["verify", "--log-only"], &["repair", "--dry-run"]]
+        {
+            let done = bench.run(args);
+            assert!(matches!(done.code, Some(0 | 4)), "{seen}: {args:?}: {:?} {}", done.code, done.err);
+        }
+        for lost in [seen.wrapping_sub(LAST_SEQ - 40).to_string(), "41".into(), "40".into()] {
+            drop(bench.run(&["repair", "--accept-loss", &lost]));
+        }
+        drop(bench.run(&["repair", "--trust-log"]));
+        bench.run(&["repair"]).expect(0);
+        bench.run(&["verify"]).expect(0);
+        bench.append("and on");
+        bench.run(&["verify"]).expect(0);
+    }
+}
+
+/// An event that has the last seq that a frame can have, and no mark behind it: none is written that no reader takes.
+#[test]
+fn no_mark_is_written_behind_the_last_seq_of_all() {
+    let bench = store_from(LAST_SEQ + 1);
+    let path = bench.segment();
+    let mut bytes = std::fs::read(&path).unwrap();
+    // An event of version 1 with a payload that cannot be read: it is kept and passed over.
+    let base = [&bytes[16..32], &1_u64.to_le_bytes()].concat();
+    let sum =
+        |at: u64, data: &[u8]| crc32fast::hash(&[&base, &at.to_le_bytes()[..], data].concat()).to_le_bytes();
+    let body = [0, 0, 0, 0, 0, 0, 1, 0x5a];
+    let mut header = vec![0xf1, 1, 1, 0, 1, 0, 0, 0];
+    header.extend((LAST_SEQ + 1).to_le_bytes());
+    header.extend(1_u64.to_le_bytes());
+    for field in [7_u32, 8192, 0] {
+        header.extend(field.to_le_bytes());
+    }
+    header.extend(sum(8192 + 48, &body));
+    let own = sum(8192, &[&header[..], &[0, 0, 0, 0x1f]].concat());
+    header.extend(own);
+    header.extend([0, 0, 0, 0x1f]);
+    bytes[8192..8192 + 48].copy_from_slice(&header);
+    bytes[8192 + 48..8192 + 56].copy_from_slice(&body);
+    std::fs::write(&path, &bytes).unwrap();
+    let before = bench.run(&["verify", "--log-only"]);
+    for args in [&append_args("one too many")[..], &["repair"], &["replay"]] {
+        let done = bench.run(args);
+        assert!(matches!(done.code, Some(0..=4)), "{args:?}: {}", done.err);
+    }
+    assert_eq!(std::fs::read(&path).unwrap(), bytes, "nothing is written behind it");
+    let after = bench.run(&["verify", "--log-only"]);
+    assert_eq!((after.code, after.out), (before.code, before.out));
 }
 
 /// Every command at the last seqs of all; an event beyond them is refused before a byte of it is written.

@@ -4,13 +4,17 @@ use crate::error::Result;
 use crate::finding::{Finding, FindingKind};
 
 use super::directory::LogDir;
-use super::frame::{ALIGN, FrameKind, HEADER_LEN, Header, MARK_LEN, may_be_header};
+use super::frame::{ALIGN, FrameKind, HEADER_LEN, Header, MARK_LEN, decode_header, may_be_header};
 use super::segment::{FIRST_FRAME, SegmentHeader, SegmentReader};
-use super::survey::{Chain, Fault, first_set, frame_at, header_at};
+use super::survey::{Chain, Fault, first_set, frame_at};
 use super::writer::Position;
 
 /// Where reading stops. Everything before it must be sound; what is not is damage.
 pub(crate) type Horizon = Position;
+
+/// Behind damage, the bodies of frames that may be sound are read: at most as many bytes as this many times the
+/// segment has, because somebody could make headers that all claim the same ones (P12).
+const MOST_SEARCHED: u64 = 4;
 
 /// The number of a segment, and where a walk stands in it.
 pub(super) type Place = (u64, Chain);
@@ -71,6 +75,10 @@ pub(crate) struct Cursor {
     reader: Option<SegmentReader>,
     /// The segment after the present one, once it was looked up.
     later: Option<SegmentHeader>,
+    /// The segments behind a missing one, listed once for all that are missing, and the horizon at that time.
+    listed: Option<(u64, Vec<SegmentHeader>)>,
+    /// Bytes of bodies that the search for sound frames in this segment may still read.
+    search_left: u64,
     /// Segments that are not whole, and are read all the same.
     parts: Vec<SegmentHeader>,
     segment: u64,
@@ -136,6 +144,8 @@ impl Cursor {
             horizon,
             reader: Some(reader),
             later: None,
+            listed: None,
+            search_left: MOST_SEARCHED * header.size,
             parts,
             segment: header.number,
             chain: Chain::start_of(&header),
@@ -167,6 +177,8 @@ impl Cursor {
             horizon,
             reader: None,
             later: None,
+            listed: None,
+            search_left: 0,
             parts: Vec::new(),
             segment: horizon.segment,
             chain,
@@ -328,10 +340,17 @@ impl Cursor {
             self.later = self.log.header_of(self.segment + 1)?.filter(|later| Some(later.store) == own);
         }
         if self.later.is_none() {
-            let listing = self.log.list()?;
-            let later = listing.segments.iter().chain(&self.parts);
-            let later = later.filter(|header| header.number > self.segment);
-            self.later = later.min_by_key(|header| header.number).copied();
+            let listed = match self.listed.take() {
+                Some((horizon, listed)) if horizon == self.horizon.segment => listed,
+                _ => {
+                    let mut listed = self.log.list()?.segments;
+                    listed.extend_from_slice(&self.parts);
+                    listed.sort_by_key(|header| header.number);
+                    listed
+                }
+            };
+            self.later = listed.get(listed.partition_point(|header| header.number <= self.segment)).copied();
+            self.listed = Some((self.horizon.segment, listed));
         }
         Ok(self.later.filter(|later| later.number <= self.horizon.segment))
     }
@@ -345,6 +364,7 @@ impl Cursor {
         self.later = None;
         self.reader = Some(self.log.reader_of(&header, &self.parts)?);
         self.segment = header.number;
+        self.search_left = MOST_SEARCHED * header.size;
         self.chain = Chain::start_of(&header);
         Ok(())
     }
@@ -382,11 +402,15 @@ impl Cursor {
             }
         };
         let first = start.seq.max(self.from);
+        let mut what = fault.describe().to_owned();
+        if self.search_left == 0 && self.failed_over {
+            what.push_str("; so many false headers follow that the rest of the segment was not searched");
+        }
         if next_seq > first {
-            let finding = Finding::new(FindingKind::MissingEvents, fault.describe());
+            let finding = Finding::new(FindingKind::MissingEvents, what);
             return Ok(Some(finding.seqs(first, next_seq - 1).at(path, start.offset)));
         }
-        let what = format!("{}; no event was in it, a deletion record may have been", fault.describe());
+        what.push_str("; no event was in it, a deletion record may have been");
         Ok((start.seq >= self.from)
             .then(|| Finding::new(FindingKind::DamagedFrame, what).at(path, start.offset)))
     }
@@ -400,36 +424,44 @@ impl Cursor {
         let limit = if sealed { u64::MAX } else { self.horizon.offset };
         let min_seq = self.chain.seq;
         let Some(reader) = &mut self.reader else { return Ok(None) };
-        let limit = limit.min(reader.header.size);
+        let (seed, size) = (reader.seed.clone(), reader.header.size);
+        let limit = limit.min(size);
         let mut offset = self.chain.offset + ALIGN;
         while offset < limit {
             let raw = reader.bytes(offset, STEP + HEADER_LEN)?;
             let own = raw.len().min(STEP);
-            let candidates: Vec<u64> = (0..own)
+            let candidates: Vec<(u64, Header)> = (0..own)
                 .step_by(ALIGN as usize)
-                .filter(|at| may_be_header(&raw[*at..]))
-                .map(|at| offset + at as u64)
-                .take_while(|place| *place < limit)
+                .map(|at| (offset + at as u64, &raw[at..]))
+                .take_while(|(place, _)| *place < limit)
+                .filter(|(_, raw)| may_be_header(raw))
+                .filter_map(|(place, raw)| {
+                    // What is no header is passed over.
+                    Some((place, decode_header(&seed, place, raw, FIRST_FRAME, size).ok()?))
+                })
+                .filter(|(_, header)| header.seq >= min_seq)
                 .collect();
-            for place in candidates {
-                let Ok(header) = header_at(reader, place)? else { continue };
-                if header.seq < min_seq {
-                    continue;
-                }
+            for (place, header) in candidates {
                 let chain =
                     Chain { offset: place, seq: header.seq, previous: header.previous, in_batch: false };
                 let after = Chain::after(place, &header);
-                if frame_at(reader, &chain)?.is_err() {
-                    continue;
-                }
-                let named = header_at(reader, after.offset)?
+                let behind = reader.peek::<HEADER_LEN>(after.offset)?;
+                let named = decode_header(&seed, after.offset, &behind, FIRST_FRAME, size)
                     // A header that is not sound continues nothing.
                     .is_ok_and(|behind| behind.previous == after.previous && behind.seq == after.seq)
                     || later.is_some_and(|later| {
                         later.previous == after.previous && later.first_seq == after.seq
                     })
                     || (header.kind == FrameKind::Mark && header.frame_len() == MARK_LEN);
-                if named {
+                if !named {
+                    continue;
+                }
+                // Bodies do not overlap, unless somebody has made headers whose checksums fit.
+                self.search_left = self.search_left.saturating_sub(header.frame_len());
+                if self.search_left == 0 {
+                    return Ok(None);
+                }
+                if frame_at(reader, &chain)?.is_ok() {
                     return Ok(Some(chain));
                 }
             }

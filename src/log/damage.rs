@@ -1,5 +1,7 @@
 //! Naming damage: which seqs, which file, which offset (P3).
 
+use std::collections::HashSet;
+
 use crate::error::Result;
 use crate::finding::{Finding, FindingKind, Severity};
 
@@ -143,9 +145,8 @@ pub(super) fn name_gaps(log: &LogDir, segments: &Segments, lost: &mut Vec<Findin
             named.push(finding);
         }
     }
-    named.retain(|finding| {
-        !lost.iter().any(|known| known.seq == finding.seq && known.last_seq == finding.last_seq)
-    });
+    let known: HashSet<_> = lost.iter().map(|known| (known.seq, known.last_seq)).collect();
+    named.retain(|finding| !known.contains(&(finding.seq, finding.last_seq)));
     lost.extend(named);
     Ok(())
 }

@@ -2,6 +2,8 @@
 //!
 //! The record holds no clear text of what was erased, only a keyed hash of the company.
 
+pub(crate) use crate::erasures::merged;
+
 use super::frame::{Draft, FrameKind, MAX_PAYLOAD, MAX_SEQ};
 
 /// The version of the payload below, in the frame's header.
@@ -32,19 +34,6 @@ pub(crate) fn draft(payload: &[u8], seq: u64, now: i64, durable_end: u64, previo
         payload,
         ..Draft::mark(durable_end, seq, previous)
     }
-}
-
-/// Stretches in their order, those that touch or overlap as one.
-pub(crate) fn merged(mut found: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
-    found.sort_unstable();
-    let mut ranges: Vec<(u64, u64)> = Vec::with_capacity(found.len());
-    for (first, last) in found {
-        match ranges.last_mut() {
-            Some((_, before)) if first <= before.saturating_add(1) => *before = last.max(*before),
-            _ => ranges.push((first, last)),
-        }
-    }
-    ranges
 }
 
 /// What is left of stretches when others are taken away; both as [`merged`] gives them.

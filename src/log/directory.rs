@@ -1,5 +1,6 @@
 //! The log's directory: which segments there are, and whether they fit together.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -313,6 +314,9 @@ impl LogDir {
 
 /// The store that most segments name; of equals the one of the latest segment.
 fn majority_store(segments: &[SegmentHeader]) -> Option<StoreId> {
-    let votes = |store: StoreId| segments.iter().filter(|header| header.store == store).count();
-    segments.iter().map(|header| header.store).max_by_key(|store| votes(*store))
+    let mut votes: HashMap<StoreId, u64> = HashMap::new();
+    for header in segments {
+        *votes.entry(header.store).or_default() += 1;
+    }
+    segments.iter().map(|header| header.store).max_by_key(|store| votes.get(store).copied())
 }

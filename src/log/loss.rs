@@ -15,7 +15,7 @@ use crate::store_id::StoreId;
 use super::cursor::{Cursor, Entry, Horizon};
 use super::damage::known_end;
 use super::directory::{Listing, LogDir, Unusable};
-use super::frame::{self, ALIGN, Draft, Gap, MARK_LEN, MAX_PAYLOAD, Seed, frame_len};
+use super::frame::{self, ALIGN, Draft, Gap, MARK_LEN, MAX_PAYLOAD, MAX_SEQ, Seed, frame_len};
 use super::open::{Recovered, newest, zero};
 use super::quarantine;
 use super::recovery::{Verdict, decide};
@@ -218,12 +218,14 @@ impl Loss {
         let room = match self.place {
             Place::Before(offset) => offset - self.start.offset >= MARK_LEN,
             Place::ToEnd => segments
-                .iter()
-                .any(|header| header.number == self.segment && self.start.offset + MARK_LEN <= header.size),
+                .binary_search_by_key(&self.segment, |header| header.number)
+                .is_ok_and(|at| self.start.offset + MARK_LEN <= segments[at].size), // none has no room
             Place::NextSegment => true,
             Place::Missing { last, .. } => last - self.segment < MOST_MISSING,
         };
-        room && u32::try_from(self.events).is_ok()
+        // Nor is one written that no reader would take for a frame.
+        let counts = self.start.seq.checked_add(self.events).is_some_and(|next| next <= MAX_SEQ);
+        room && counts && u32::try_from(self.events).is_ok()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Opening a log for writing: recovery. Can be interrupted anywhere and run again.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use super::recovery::{Verdict, decide};
 use super::remake::remake;
 use super::salvage::salvage;
 use super::segment::{self, FIRST_FRAME, HEADER_BLOCK, SegmentHeader, SegmentReader};
-use super::survey::{Sighting, Survey, Witness, survey};
+use super::survey::{Sighting, Survey, Witness, survey, walk};
 use super::tail;
 use super::writer::{Limits, LogWriter};
 
@@ -161,7 +162,7 @@ pub(crate) fn open_listed(
     }
 
     let file = log.open_file(active.number, true)?;
-    let mut mend = Mender { log, done: &mut done, parts: &[], dry_run: false, broken: false };
+    let mut mend = Mender { log, done: &mut done, parts: &[], dry_run: false, broken: false, kept_to: 0 };
     let surveyed = mend.segment(&active, &file, None, true, &mut with)?;
     // Only where the last segment holds no frame yet is its predecessor not sealed.
     if !surveyed.has_frames
@@ -218,7 +219,7 @@ pub(crate) fn repair(
         let later = listing.segments.get(index + 1).filter(|later| later.number == header.number + 1);
         let part = parts.contains(header);
         let file = if part { log.padded(header.number)? } else { log.open_file(header.number, !dry_run)? };
-        let mut mend = Mender { log, done: &mut done, parts: &parts, dry_run, broken };
+        let mut mend = Mender { log, done: &mut done, parts: &parts, dry_run, broken, kept_to: 0 };
         let last = index + 1 == listing.segments.len();
         match mend.segment(header, &file, later, last, with) {
             Ok(surveyed) if last && !dry_run && !broken => {
@@ -248,9 +249,10 @@ pub(crate) fn repair(
 fn listed(log: &LogDir, parts: &[SegmentHeader]) -> Result<Listing> {
     let mut listing = log.list()?;
     log.add_parts(&mut listing, parts);
-    let is_part = |number: u64| parts.iter().any(|part| part.number == number);
+    let numbers: HashSet<_> = parts.iter().map(|part| part.number).collect();
+    let is_part = |number: u64| numbers.contains(&number);
     listing.unusable.retain(|unusable| !is_part(unusable.number));
-    let paths: Vec<_> = parts.iter().map(|part| log.segment_path(part.number)).collect();
+    let paths: HashSet<_> = parts.iter().map(|part| log.segment_path(part.number)).collect();
     let of_part = |finding: &Finding| finding.file.as_ref().is_some_and(|file| paths.contains(file));
     listing.refusals.retain(|finding| finding.kind != FindingKind::BadSegment || !of_part(finding));
     Ok(listing)
@@ -307,6 +309,8 @@ struct Mender<'a> {
     dry_run: bool,
     /// Segments are missing: what looks torn may have been sealed, so nothing is taken away.
     broken: bool,
+    /// Up to here the damaged bytes of the present segment are kept.
+    kept_to: u64,
 }
 
 impl Mender<'_> {
@@ -324,6 +328,7 @@ impl Mender<'_> {
         let (outside, own) = (with.witness.filter(|_| last), with.tail.filter(|_| last));
         let witness = newest(outside, own);
         let (mut healed_to, mut cleared) = (0, false);
+        self.kept_to = 0;
         loop {
             let path = self.log.segment_path(header.number);
             let mut reader = SegmentReader::new(path, *header, Arc::clone(file));
@@ -367,16 +372,17 @@ impl Mender<'_> {
                     }
                 }
                 Verdict::Corruption => {
-                    let plan = heal::plan(&mut reader, surveyed.end, [outside, own], later, with.donor)?;
-                    match plan {
-                        Some(patches) if surveyed.end.offset >= healed_to => {
-                            let healed = self.apply(&patches, header, file)?;
-                            if self.dry_run {
-                                return self.name_rest(&surveyed, header, later, witness, healed);
-                            }
-                            healed_to = healed.end;
+                    let healed = if surveyed.end.offset < healed_to {
+                        None
+                    } else {
+                        self.heal(&mut reader, &surveyed, file, later, [outside, own], with.donor)?
+                    };
+                    match healed {
+                        Some(healed) if self.dry_run => {
+                            return self.name_rest(&surveyed, header, later, witness, healed);
                         }
-                        _ => return Err(self.damage(&surveyed, header, later, witness)),
+                        Some(healed) => healed_to = healed.end,
+                        None => return Err(self.damage(&surveyed, header, later, witness)),
                     }
                 }
                 // A failed read came back as an error, and refusals came from the listing.
@@ -385,6 +391,42 @@ impl Mender<'_> {
                 }
             }
         }
+    }
+
+    /// Heals from the end of the valid frames on, as long as something behind each damage proves that there was more:
+    /// one survey tells that of all of them. `None` where the first damage cannot be healed.
+    fn heal(
+        &mut self,
+        reader: &mut SegmentReader,
+        surveyed: &Survey,
+        file: &Arc<dyn DiskFile>,
+        later: Option<&SegmentHeader>,
+        witnesses: [Option<Witness>; 2],
+        donor: &mut dyn Donor,
+    ) -> Result<Option<Healed>> {
+        let (mut at, mut healed) = (surveyed.end, None);
+        let seen = newest(witnesses[0], witnesses[1]);
+        while let Some(patches) = heal::plan(reader, at, witnesses, later, donor)? {
+            let header = reader.header;
+            let done = self.apply(&patches, &header, file, surveyed.stray_end)?;
+            healed = Some(done);
+            if self.dry_run {
+                return Ok(healed);
+            }
+            reader.refresh();
+            at = walk(reader, at)?;
+            // A header that proves what lies before its `durable_end` stands behind that itself.
+            let goes_on = surveyed.proved_end > at.offset
+                || seen.is_some_and(|seen| seen.seq >= at.seq)
+                || later.is_some_and(|later| !at.arrives_at(later));
+            if !goes_on || at.offset < done.end {
+                break;
+            }
+        }
+        if healed.is_some() {
+            file.sync().map_err(|error| Error::io("sync", &reader.path, error))?;
+        }
+        Ok(healed)
     }
 
     /// In a dry run only the first heal can be judged; the rest is named as damage.
@@ -444,23 +486,29 @@ impl Mender<'_> {
         Ok(())
     }
 
-    /// Writes healed frames and returns where they end.
+    /// Writes healed frames, to be synced, and returns where they end. The second time in a segment all that
+    /// follows is kept, up to `stray_end`: damage to every other frame makes two files and not thousands.
     fn apply(
         &mut self,
         patches: &[Patch],
         header: &SegmentHeader,
         file: &Arc<dyn DiskFile>,
+        stray_end: u64,
     ) -> Result<Healed> {
         let path = self.log.segment_path(header.number);
         let start = patches.first().map_or(FIRST_FRAME, |patch| patch.offset);
         let end = patches.last().map_or(start, |patch| patch.offset + patch.bytes.len() as u64);
         if !self.dry_run {
-            self.done.quarantined.push(quarantine::keep(self.log, file.as_ref(), header.number, start, end)?);
+            if end > self.kept_to {
+                let to = if self.kept_to == 0 { end } else { end.max(stray_end) };
+                let kept = quarantine::keep(self.log, file.as_ref(), header.number, start, to)?;
+                self.done.quarantined.push(kept);
+                self.kept_to = to;
+            }
             for patch in patches {
                 file.write_all_at(&patch.bytes, patch.offset)
                     .map_err(|error| Error::io_at("write", &path, patch.offset, error))?;
             }
-            file.sync().map_err(|error| Error::io("sync", &path, error))?;
         }
         for patch in patches {
             let what = match (patch.seq, self.dry_run) {

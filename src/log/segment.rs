@@ -261,6 +261,20 @@ impl SegmentReader {
         self.read_to = offset;
     }
 
+    /// The next `N` bytes from `offset` on, zeros behind the segment's end: a look far ahead that leaves the window
+    /// where it is.
+    pub(crate) fn peek<const N: usize>(&mut self, offset: u64) -> Result<[u8; N]> {
+        let mut found = [0; N];
+        let len = self.header.size.saturating_sub(offset).min(N as u64) as usize;
+        if offset >= self.window_at && offset + len as u64 <= self.window_at + self.window_len as u64 {
+            found[..len].copy_from_slice(self.bytes(offset, len)?);
+            return Ok(found);
+        }
+        read_exact_at(self.file.as_ref(), &mut found[..len], offset)
+            .map_err(|error| Error::io_at("read", &self.path, offset, error))?;
+        Ok(found)
+    }
+
     /// The bytes `offset..offset + len`, cut at the segment's end.
     #[inline]
     pub(crate) fn bytes(&mut self, offset: u64, len: usize) -> Result<&[u8]> {

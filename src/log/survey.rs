@@ -43,6 +43,11 @@ impl Chain {
             in_batch: header.more(),
         }
     }
+
+    /// Whether a segment ends here, by what the next one says.
+    pub(crate) fn arrives_at(&self, later: &SegmentHeader) -> bool {
+        (self.seq, self.previous) == (later.first_seq, later.previous) && !self.in_batch
+    }
 }
 
 /// A valid frame.
@@ -161,6 +166,16 @@ pub(crate) enum Sighting {
     Beyond,
 }
 
+/// Where the valid frames end that follow on a place, erased ones not counted.
+pub(super) fn walk(reader: &mut SegmentReader, mut chain: Chain) -> Result<Chain> {
+    while let Ok(frame) = frame_at(reader, &chain)?
+        && !frame.erased
+    {
+        chain = Chain::after(frame.offset, &frame.header);
+    }
+    Ok(chain)
+}
+
 /// What the walk through one segment found.
 #[derive(Clone, Debug)]
 pub(crate) struct Survey {
@@ -261,8 +276,7 @@ pub(crate) fn survey_from(
             end.offset + header.frame_len()
         }
     };
-    let goes_on =
-        later.map(|later| later.first_seq == end.seq && later.previous == end.previous && !end.in_batch);
+    let goes_on = later.map(|later| end.arrives_at(later));
     // A batch lies in one group: what proves a part of it proves the whole.
     let batch_proved = open_batch.is_some_and(|batch: Chain| {
         proved_end > batch.offset

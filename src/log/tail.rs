@@ -16,6 +16,7 @@ use crate::finding::{Finding, FindingKind};
 use crate::store_id::StoreId;
 
 use super::directory::LogDir;
+use super::frame::MAX_SEQ;
 use super::segment::SegmentHeader;
 use super::survey::Witness;
 
@@ -35,7 +36,8 @@ fn decode(bytes: &[u8]) -> Option<(StoreId, Witness)> {
     let witness =
         // As above.
         Witness { seq: fields.next()?.parse().ok()?, sum: u32::from_str_radix(fields.next()?, 16).ok()? };
-    (witness.seq > 0 && encode(store, witness).as_bytes() == bytes).then_some((store, witness))
+    ((1..MAX_SEQ).contains(&witness.seq) && encode(store, witness).as_bytes() == bytes)
+        .then_some((store, witness))
 }
 
 /// The witness, where it speaks of this store.
@@ -125,6 +127,11 @@ mod tests {
         assert_eq!(bytes.len(), LEN);
         assert_eq!(decode(&bytes), Some((store, witness)));
         assert_eq!(of_store(decode(&bytes), StoreId([8; 16])), None);
+        for (seq, known) in [(0, false), (MAX_SEQ - 1, true), (MAX_SEQ, false), (u64::MAX, false)] {
+            // No event could come behind it.
+            let found = decode(encode(store, Witness { seq, sum: 1 }).as_bytes());
+            assert_eq!(found.is_some(), known, "{seq}");
+        }
         for at in 0..LEN {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1;

@@ -1,5 +1,7 @@
 //! Looking at a log without writing to it: how far may a reader go, and what is wrong.
 
+use std::collections::HashSet;
+
 use crate::error::Result;
 use crate::finding::{Finding, FindingKind};
 use crate::store_id::StoreId;
@@ -77,7 +79,7 @@ impl LogView {
     /// Where the newest segment is not whole, what is left does not tell where the log ended.
     fn tell_open_end(&mut self, unusable: Vec<u64>) {
         let last = self.last_seq();
-        let paths: Vec<_> = unusable.into_iter().map(|number| self.log.segment_path(number)).collect();
+        let paths: HashSet<_> = unusable.into_iter().map(|number| self.log.segment_path(number)).collect();
         for finding in &mut self.findings {
             if finding.kind == FindingKind::BadSegment
                 && finding.file.as_ref().is_some_and(|file| paths.contains(file))

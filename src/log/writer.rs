@@ -160,6 +160,7 @@ impl LogWriter {
     /// Goes on in a segment that was made at this time.
     pub(crate) fn roll_at(&mut self, frames: u64, now: i64) -> Result<()> {
         self.check_alive()?;
+        self.check_seq(0)?;
         // By all that is held, because a new segment is made in its directory.
         let checked = self.log.check();
         self.final_unless_ok(checked, Outcome::NotWritten)?;
@@ -218,10 +219,7 @@ impl LogWriter {
         meanwhile: impl FnOnce(Position),
     ) -> Result<u64> {
         self.check_alive()?;
-        let events: u64 = batches.iter().map(|batch| batch.len() as u64).sum();
-        if self.next_seq.saturating_add(events) > MAX_SEQ {
-            return Err(Error::invalid("seq", format!("is at its limit: no event can come after {MAX_SEQ}")));
-        }
+        self.check_seq(batches.iter().map(|batch| batch.len() as u64).sum())?;
         let len: u64 = batches.iter().map(|batch| batch_len(batch)).sum();
         assert!(len <= self.room() && len > 0, "a group lies in one segment");
         assert!(self.proved <= self.end, "P1: one group in flight");
@@ -282,6 +280,7 @@ impl LogWriter {
             self.roll(len)?;
         }
         self.check_alive()?;
+        self.check_seq(0)?;
         assert!(self.proved <= self.end, "P1: one group in flight");
         let start = self.end;
         let draft = deletion::draft(&payload, self.next_seq, now, self.proved, self.previous);
@@ -302,7 +301,7 @@ impl LogWriter {
     /// Writes a mark, which proves the last group, unless the log ends in one. Needs no sync.
     pub(crate) fn mark(&mut self) -> Result<()> {
         self.check_alive()?;
-        if self.ends_in_mark || self.header.size - self.end < MARK_LEN {
+        if self.ends_in_mark || self.header.size - self.end < MARK_LEN || self.next_seq > MAX_SEQ {
             return Ok(());
         }
         assert_eq!(self.proved, self.end, "P10: no mark without a successful sync");
@@ -329,6 +328,15 @@ impl LogWriter {
 
     fn check_alive(&self) -> Result<()> {
         if self.failed { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    /// Whether so many events can still come, and what stands behind them: before a byte is written that no reader
+    /// would take for a frame.
+    fn check_seq(&self, events: u64) -> Result<()> {
+        if self.next_seq.saturating_add(events) <= MAX_SEQ {
+            return Ok(());
+        }
+        Err(Error::invalid("seq", format!("is at its limit: no event can come after {MAX_SEQ}")))
     }
 
     /// What is found is final, as a failed write is (P10).

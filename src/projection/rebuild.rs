@@ -16,6 +16,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use crate::disk;
+use crate::erasures::{covers, merged};
 use crate::event::Value;
 use crate::store_id::StoreId;
 
@@ -128,9 +129,10 @@ impl Rebuild {
             self.keyed = true;
         }
         let changes = self.projection.prepare(&step)?;
-        let is_gone =
-            |row: &Row| step.deleted.iter().any(|(first, last)| (*first..=*last).contains(&row.seq));
-        self.pending.rows.retain(|row| !is_gone(row));
+        if !step.deleted.is_empty() {
+            let gone = merged(step.deleted.clone());
+            self.pending.rows.retain(|row| !covers(&gone, row.seq));
+        }
         self.pending.rows.extend(step.rows);
         self.pending.applied = step.applied.or(self.pending.applied);
         self.steps += 1;

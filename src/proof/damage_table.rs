@@ -102,7 +102,7 @@ struct Rows<'a> {
 impl Donor for Rows<'_> {
     fn frame(&mut self, seq: u64) -> LogResult<Option<DonorFrame>> {
         let found = self.reference.events.get(&seq).filter(|_| seq <= self.newest);
-        let found = found.filter(|_| !crate::replay::covers(&self.reference.deleted, seq));
+        let found = found.filter(|_| !crate::erasures::covers(&self.reference.deleted, seq));
         Ok(found.map(|(header, payload)| DonorFrame { header: header.clone(), payload: payload.clone() }))
     }
 

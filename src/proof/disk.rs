@@ -116,6 +116,7 @@ struct State {
     /// The first call that the fault hit.
     hit: Option<(&'static str, PathBuf)>,
     reads: u64,
+    bytes_read: u64,
     read_fault: Option<ReadFault>,
     reads_fail: Option<(PathBuf, u64)>,
     syncs: u64,
@@ -283,7 +284,7 @@ impl SimDisk {
     pub(crate) fn set_read_fault(&self, fault: Option<ReadFault>) {
         let mut state = self.state();
         state.read_fault = fault;
-        state.reads = 0;
+        (state.reads, state.bytes_read) = (0, 0);
     }
 
     /// The first call that the fault hit, and its path.
@@ -299,6 +300,11 @@ impl SimDisk {
     /// Calls since the fault was set that only read.
     pub(crate) fn reads(&self) -> u64 {
         self.state().reads
+    }
+
+    /// Bytes that were read since the fault was set.
+    pub(crate) fn bytes_read(&self) -> u64 {
+        self.state().bytes_read
     }
 
     pub(crate) fn syncs(&self) -> u64 {
@@ -587,6 +593,7 @@ impl DiskFile for SimFile {
             return Err(io::Error::from_raw_os_error(5));
         }
         buf[..end - start].copy_from_slice(&cache[start..end]);
+        state.bytes_read += (end - start) as u64;
         Ok(end - start)
     }
 

@@ -4,7 +4,8 @@
 //! [`disk`] is the disk, made of [`sectors`] and a [`tree`] of names; [`disk_tests`] say what it does.
 //! [`scripts`] draws what a log lives through, [`check`] says what must hold. [`crash`] takes crashes at
 //! every call ([`explorer`] goes through them, [`images`] are what each may leave), [`faults`] calls
-//! that fail, [`damage`] damaged bytes, [`loss`] what is given up, [`reads`] the rest. [`outside`] is the clock, and
+//! that fail, [`damage`] damaged bytes, [`loss`] what is given up, [`growth`] counts what damage without an end
+//! costs, [`reads`] are the rest. [`outside`] is the clock, and
 //! threads that run out.
 
 #![cfg_attr(not(test), allow(dead_code))]
@@ -26,6 +27,8 @@ mod disk_tests;
 mod explorer;
 #[cfg(test)]
 pub(crate) mod faults;
+#[cfg(test)]
+mod growth;
 #[cfg(test)]
 mod images;
 #[cfg(test)]

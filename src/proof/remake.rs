@@ -291,7 +291,7 @@ fn log_with_deletions(seed: u64) -> (SimDisk, Ledger, Rows, Witness, Vec<u64>) {
     entries(&disk, None, |entry| {
         if let Entry::Event { header, raw, payload } = entry {
             witness = Some(Witness { seq: header.seq, sum: header.sum });
-            if !crate::replay::covers(&deleted, header.seq) {
+            if !crate::erasures::covers(&deleted, header.seq) {
                 frames.insert(header.seq, (raw.to_vec(), payload.to_vec()));
             }
         }

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::erasures::covers;
 use crate::error::{Error, Result};
-use crate::replay::covers;
 use crate::store::{Item, Options, Store, Ticket};
 use crate::time::Timestamp;
 
