@@ -250,11 +250,12 @@ pub(crate) fn give_up(log: &LogDir, plan: &Losses, now_us: i64) -> Result<Recove
         done.quarantined.extend(quarantine::keep_file(log, *number)?);
         quarantine::remove(log, *number)?;
     }
+    let mut known = None;
     for loss in &plan.stretches {
         let writer = GapWriter { log, loss, now_us, store: plan.store };
         let path = match loss.place {
-            Place::Before(end) => writer.in_place(Some(end), &mut done)?,
-            Place::ToEnd => writer.in_place(None, &mut done)?,
+            Place::Before(end) => writer.in_place(Some(end), &mut known, &mut done)?,
+            Place::ToEnd => writer.in_place(None, &mut known, &mut done)?,
             Place::NextSegment => writer.new_segments(loss.segment + 1, loss.segment + 1, None, &mut done)?,
             Place::Missing { last, later } => writer.new_segments(loss.segment, last, later, &mut done)?,
         };
@@ -267,6 +268,16 @@ pub(crate) fn give_up(log: &LogDir, plan: &Losses, now_us: i64) -> Result<Recove
     Ok(done)
 }
 
+/// What is known of the segment of the last gap, for further ones in it.
+#[derive(Clone, Copy)]
+struct Known {
+    segment: u64,
+    proved_end: u64,
+    stray_end: u64,
+    /// Up to here its bytes are in quarantine as they were.
+    kept_to: u64,
+}
+
 struct GapWriter<'a> {
     log: &'a LogDir,
     loss: &'a Loss,
@@ -276,20 +287,36 @@ struct GapWriter<'a> {
 
 impl GapWriter<'_> {
     /// Writes the gap over the damage, and zeros behind it where nothing follows.
-    fn in_place(&self, end: Option<u64>, done: &mut Recovered) -> Result<(std::path::PathBuf, u64)> {
+    fn in_place(
+        &self,
+        end: Option<u64>,
+        known: &mut Option<Known>,
+        done: &mut Recovered,
+    ) -> Result<(std::path::PathBuf, u64)> {
         let (number, start) = (self.loss.segment, self.loss.start);
         let path = self.log.segment_path(number);
         let Some(header) = self.log.header_of(number)? else {
             return Err(Error::NoStore { dir: self.log.store_dir.clone() });
         };
         let file = self.log.open_file(number, true)?;
-        let surveyed = survey(&mut self.log.reader(&header)?, None, None)?;
+        let mut found = if let Some(known) = known.filter(|known| known.segment == number) {
+            known
+        } else {
+            let surveyed = survey(&mut self.log.reader(&header)?, None, None)?;
+            let (proved_end, stray_end) = (surveyed.proved_end, surveyed.stray_end);
+            Known { segment: number, proved_end, stray_end, kept_to: 0 }
+        };
         let fill_to = end.unwrap_or(start.offset + MARK_LEN);
-        let stray_end = end.unwrap_or_else(|| surveyed.stray_end.max(fill_to));
-        let kept = quarantine::keep(self.log, file.as_ref(), number, start.offset, stray_end)?;
-        done.quarantined.push(kept);
+        let stray_end = end.unwrap_or_else(|| found.stray_end.max(fill_to));
+        if stray_end > found.kept_to {
+            // The second time all that follows: many losses make no more than two files.
+            let to = if found.kept_to == 0 { stray_end } else { stray_end.max(found.stray_end) };
+            done.quarantined.push(quarantine::keep(self.log, file.as_ref(), number, start.offset, to)?);
+            found.kept_to = to;
+        }
+        *known = Some(found);
         // What is before it is proved where something behind it says so; the gap claims no more.
-        let durable_end = surveyed.proved_end.min(start.offset);
+        let durable_end = found.proved_end.min(start.offset);
         let bytes = self.frames(&Seed::new(self.store, number), start.offset, fill_to, durable_end);
         self.write(&file, number, &bytes, start.offset)?;
         if fill_to < stray_end {

@@ -88,18 +88,7 @@ fn missing_segments_are_listed_once_and_not_once_each() {
 #[test]
 fn a_repair_surveys_a_segment_once_and_not_once_for_each_frame() {
     let cost = |count: u64| {
-        let frame = frame_len(200);
-        let size = (FIRST_FRAME + (count + 2) * frame).next_multiple_of(4096);
-        let (disk, mut writer) = new_log(Limits { first_segment: size, max_segment: size });
-        let mut places = Vec::new();
-        for number in 1..=count {
-            places.push(writer.position().offset as usize);
-            writer.append(&one(&[number as u8 | 1; 200]), 1).unwrap();
-        }
-        writer.roll(100).unwrap();
-        writer.append(&one(b"behind"), 1).unwrap();
-        writer.mark().unwrap();
-        drop(writer);
+        let (disk, places) = two_segments(count);
         let all = read_all(&disk, None);
         let frames: Frames =
             all.iter().map(|(seq, raw, payload)| (*seq, (raw.clone(), payload.clone()))).collect();
@@ -120,6 +109,44 @@ fn a_repair_surveys_a_segment_once_and_not_once_for_each_frame() {
         read
     };
     // Each heal reads its window anew.
+    is_linear("bytes", cost(1000), cost(1000 * TIMES));
+}
+
+/// A log of one segment with so many events and one behind it, and where each event stands.
+fn two_segments(count: u64) -> (SimDisk, Vec<usize>) {
+    let size = (FIRST_FRAME + (count + 2) * frame_len(200)).next_multiple_of(4096);
+    let (disk, mut writer) = new_log(Limits { first_segment: size, max_segment: size });
+    let mut places = Vec::new();
+    for number in 1..=count {
+        places.push(writer.position().offset as usize);
+        writer.append(&one(&[number as u8 | 1; 200]), 1).unwrap();
+    }
+    writer.roll(100).unwrap();
+    writer.append(&one(b"behind"), 1).unwrap();
+    writer.mark().unwrap();
+    (disk, places)
+}
+
+#[test]
+fn giving_up_surveys_a_segment_once_and_not_once_for_each_loss() {
+    let cost = |count: u64| {
+        let (disk, places) = two_segments(count);
+        let path = segments(&disk).remove(0);
+        disk.damage(&path, |bytes| {
+            for at in places.iter().step_by(4) {
+                bytes[*at..*at + HEADER_LEN].fill(0xEE);
+            }
+        });
+        let log = log_on(&disk);
+        disk.set_read_fault(None);
+        let losses = loss::plan(&log, None, None).unwrap().unwrap();
+        assert_eq!(losses.events(), count.div_ceil(4));
+        let done = loss::give_up(&log, &losses, 1_000_000).unwrap();
+        assert!(done.quarantined.len() <= 2, "{:?}", done.quarantined);
+        let read = disk.bytes_read();
+        assert_eq!(read_through(&disk), (count + 1 - losses.events(), Vec::new()));
+        read
+    };
     is_linear("bytes", cost(1000), cost(1000 * TIMES));
 }
 
