@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cli_support::{Bench, Done, append_args, line, program};
+use cli_support::{Bench, Done, Talk, append_args, line, program};
 
 /// Nothing here takes a tenth of this.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -210,4 +210,61 @@ fn rows_longer_than_any_event_take_no_memory() {
     let bytes =
         db.query_row("SELECT length(log_message) FROM sync_logs WHERE id = 1000", [], |row| row.get(0));
     assert_eq!(bytes, Ok(150_000_000));
+}
+
+/// Tables that look like those of an interrupted rebuild are dropped by the next opening.
+#[test]
+fn leftovers_whose_pages_share_children_keep_nobody_waiting() {
+    for name in ["synclog_old_rows", "synclog_new_rows"] {
+        is_answered(400, &|bench| {
+            edit(bench, &format!("CREATE TABLE {name} AS SELECT * FROM sync_logs"));
+            assert_eq!(hostile::share_children(&database(bench), name, "table"), 1);
+        });
+    }
+}
+
+/// A trigger that somebody makes beside a writer delays no acknowledgement, and no signal.
+#[test]
+fn triggers_without_an_end_beside_a_writer_keep_nobody_waiting() {
+    for table in ["sync_logs", "synclog_meta"] {
+        let bench = filled(3);
+        let mut talk = Talk::start(bench.command(&["append", "--stdin"]));
+        talk.send((line("before") + "\n").as_bytes());
+        assert_eq!(talk.answer()["seq"].as_u64(), Some(4));
+        edit(
+            &bench,
+            &format!(
+                "CREATE TRIGGER theirs BEFORE INSERT ON {table} BEGIN SELECT * FROM ({ENDLESS}); END; \
+                 CREATE TRIGGER others BEFORE UPDATE ON {table} BEGIN SELECT * FROM ({ENDLESS}); END"
+            ),
+        );
+        talk.send((line("behind") + "\n").as_bytes());
+        let answer = talk.answer();
+        assert_eq!((answer["seq"].as_u64(), answer["durable"].as_bool()), (Some(5), Some(true)), "{answer}");
+        talk.signal("TERM");
+        assert_eq!(talk.end(), Some(143));
+        assert_eq!(run(&bench.dir(), &["replay"]).code, Some(0));
+        is_sound(&bench, 5);
+    }
+}
+
+/// A source of a few kibibytes whose columns are computed.
+#[test]
+fn a_source_with_computed_columns_takes_no_memory() {
+    let bench = filled(1);
+    let source = bench.temp.path().join("source.db");
+    let computed: Vec<String> =
+        (0..60).map(|at| format!("more{at} AS (hex(zeroblob(15000000 + {at})))")).collect();
+    let db = rusqlite::Connection::open(&source).unwrap();
+    db.execute_batch(&format!(
+        "CREATE TABLE sync_logs (id INTEGER PRIMARY KEY, company_guid, log_message, {}); \
+         INSERT INTO sync_logs VALUES (1, 'g', 'm')",
+        computed.join(", ")
+    ))
+    .unwrap();
+    drop(db);
+    let done = run(&bench.dir(), &["import", source.to_str().unwrap()]);
+    assert_eq!(done.code, Some(1), "{}", done.err);
+    assert!(done.err.contains("too big"), "{}", done.err);
+    is_sound(&bench, 1);
 }

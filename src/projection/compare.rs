@@ -322,17 +322,15 @@ pub(crate) fn missing_between(
 /// What SQLite finds wrong with its pages, without looking whether indexes have all rows.
 pub(crate) fn pages(db: &Connection, schema: &Schema) -> Result<(), Trouble> {
     if !foreign::computes(db, schema, None)? {
-        return said(db, "PRAGMA quick_check(1)", 1).and_then(|said| sound(&said));
+        return sound(&said(db, "PRAGMA quick_check(1)", 1)?);
     }
-    schema.table_names().try_for_each(|table| pages_of(db, table))
-}
-
-/// The same of one table and its indexes; of one with columns that are expressions, which would be run, nothing.
-pub(super) fn pages_of(db: &Connection, table: &str) -> Result<(), Trouble> {
-    if !Schema::is_plain(db, table)? {
-        return Ok(());
+    for table in schema.table_names() {
+        // Of columns that are expressions, which would be run, nothing is checked.
+        if Schema::is_plain(db, table)? {
+            sound(&said(db, &format!("PRAGMA quick_check({})", foreign::quoted(table)), 1)?)?;
+        }
     }
-    said(db, &format!("PRAGMA quick_check({})", foreign::quoted(table)), 1).and_then(|said| sound(&said))
+    Ok(())
 }
 
 fn sound(said: &[String]) -> Result<(), Trouble> {

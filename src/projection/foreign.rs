@@ -7,7 +7,7 @@ use crate::time::Timestamp;
 
 use super::apply::INSERT_SET_ASIDE;
 use super::schema::{REPLACED, SHADOW, Schema};
-use super::{Projection, Trouble, compare};
+use super::{Projection, Trouble};
 
 /// A trigger or an index on a table of ours, or a view in its place, that is not ours.
 #[derive(Clone, Debug)]
@@ -173,10 +173,6 @@ impl Projection {
         let found = on_ours(&look, &self.schema)?;
         if found.iter().any(|foreign| foreign.meddles) {
             drop(look);
-            // Dropping an index whose pages share others would not end.
-            if found.iter().any(|foreign| foreign.meddles && foreign.is_index()) {
-                compare::pages_of(&self.write, self.schema.table)?;
-            }
             let tx = Transaction::new_unchecked(&self.write, TransactionBehavior::Immediate)?;
             told = put_aside_in(&tx, &on_ours(&tx, &self.schema)?)?;
             self.ready(&tx)?;

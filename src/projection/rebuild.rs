@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use crate::disk;
 use crate::erasures::{covers, merged};
@@ -234,15 +234,20 @@ fn begin(db: &Connection, schema: &Schema, shadow: &Schema) -> Result<Applied, T
     Ok(Applied::default())
 }
 
-/// Drops what a rebuild has made and what it has replaced, where that is still there.
-pub(super) fn drop_leftovers(db: &Connection) -> Result<(), Trouble> {
-    let tables: Vec<String> = db
+/// The tables that a rebuild has made or replaced, where they are still there.
+fn leftovers(db: &Connection) -> Result<Vec<String>, Trouble> {
+    let tables = db
         .prepare_cached(
             "SELECT name FROM sqlite_schema WHERE type = 'table' AND (name GLOB ?1 OR name GLOB ?2)",
         )?
         .query_map([format!("{SHADOW}*"), format!("{REPLACED}*")], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
-    for table in tables {
+    Ok(tables)
+}
+
+/// Drops what a rebuild has made and what it has replaced, where that is still there.
+pub(super) fn drop_leftovers(db: &Connection) -> Result<(), Trouble> {
+    for table in leftovers(db)? {
         db.execute_batch(&format!("DROP TABLE IF EXISTS {}", quoted(&table)))?;
     }
     db.execute("DELETE FROM synclog_meta WHERE name GLOB 'rebuilt_*'", [])?;
@@ -502,12 +507,8 @@ impl Projection {
 
     /// Drops what a rebuild has left.
     pub(crate) fn drop_leftovers(&mut self) -> Result<(), Trouble> {
-        let mut there = self.write.prepare_cached(
-            "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND (name GLOB ?1 OR name GLOB ?2)",
-        )?;
-        let left = there.query_row([format!("{SHADOW}*"), format!("{REPLACED}*")], |_| Ok(())).optional()?;
-        drop(there);
-        if left.is_none() {
+        let left = leftovers(&self.write)?;
+        if left.is_empty() {
             return Ok(());
         }
         let tx = self.write.transaction_with_behavior(TransactionBehavior::Immediate)?;

@@ -483,11 +483,19 @@ impl Projector {
             self.findings
                 .retain(|finding| finding.kind != FindingKind::RowUnhealable && !finding.kind.is_unread());
             let kept = self.findings.len();
-            self.rebuild::<E>(durable, &Trouble::Altered("this was asked for".into()), wait)?;
-            // Where nothing was wrong with it.
-            let asked = |finding: &Finding| finding.kind == FindingKind::SchemaDiffers;
-            let at = self.findings.iter().skip(kept).position(asked);
-            at.map(|at| self.findings.remove(kept + at));
+            let why = match projection::open_for_reading(&self.database, wait) {
+                Ok(db) => compare::pages(&db, &self.schema).err(),
+                // It is made anew, whatever it is like.
+                Err(_) => None,
+            };
+            let why = why.unwrap_or_else(|| Trouble::Altered("this was asked for".into()));
+            self.rebuild::<E>(durable, &why, wait)?;
+            if matches!(why, Trouble::Altered(_)) {
+                // Nothing was wrong with it.
+                let asked = |finding: &Finding| finding.kind == FindingKind::SchemaDiffers;
+                let at = self.findings.iter().skip(kept).position(asked);
+                at.map(|at| self.findings.remove(kept + at));
+            }
         } else {
             match self.heal_rows::<E>(durable) {
                 Err(Stop::View(trouble)) if trouble.wants_rebuild() => {

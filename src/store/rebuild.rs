@@ -10,7 +10,7 @@ use crate::finding::{Finding, FindingKind};
 use crate::log::view::LogView;
 use crate::log::writer::Position;
 use crate::projection::rebuild::{Rebuild, is_held, settle};
-use crate::projection::{self, Connection, Db, Trouble, compare};
+use crate::projection::{self, Connection, Db, Trouble};
 use crate::replay::{self, Stop};
 
 use super::project::Projector;
@@ -40,18 +40,6 @@ impl Projector {
             self.check_history::<E>(&view, db)?;
         }
         let old = db.filter(|_| ours);
-        // Inside a file only where its pages are sound: those of a tree that share others would be dropped for ever.
-        let differs = matches!(why, Trouble::Outdated(_) | Trouble::Altered(_) | Trouble::Unfinished(_));
-        let damaged = old.as_ref().filter(|_| differs).and_then(|db| {
-            let halt = self.halt.clone();
-            db.stop_where(move || halt.is_due());
-            compare::pages(db, &self.schema).err()
-        });
-        let why = match damaged {
-            Some(trouble) if self.halt.is_due() || !trouble.wants_rebuild() => return Err(trouble.into()),
-            Some(trouble) => &trouble.clone(),
-            None => why,
-        };
         let kind = match why {
             _ if !there => FindingKind::DatabaseMissing,
             Trouble::Unfinished(_) => FindingKind::DatabaseMissing,

@@ -194,6 +194,8 @@ fn what_others_make_beside_an_open_handle_never_runs() {
         "CREATE TRIGGER theirs AFTER INSERT ON sync_logs BEGIN DELETE FROM sync_logs WHERE id < new.id; END",
         "CREATE TRIGGER theirs BEFORE INSERT ON synclog_meta BEGIN SELECT RAISE(IGNORE); END",
         "CREATE TRIGGER theirs BEFORE UPDATE ON synclog_meta BEGIN SELECT RAISE(IGNORE); END",
+        "CREATE TRIGGER theirs BEFORE INSERT ON sync_logs BEGIN SELECT * FROM (WITH RECURSIVE up(number) AS \
+         (VALUES (1) UNION ALL SELECT number + 1 FROM up) SELECT count(*) FROM up); END",
         "CREATE UNIQUE INDEX theirs ON sync_logs (company_guid)",
         "CREATE UNIQUE INDEX theirs ON sync_logs (abs(log_message) * 0)",
         "CREATE INDEX theirs ON sync_logs (abs(log_message))",
