@@ -5,35 +5,11 @@ mod cli_support;
 
 use cli_support::{Bench, line};
 
-/// A store of ten events, in frames large enough to hit.
-fn store() -> Bench {
-    let bench = Bench::new();
-    let lines: Vec<_> = (1..=10).map(|number| line(&format!("m{number} {}", "x".repeat(300)))).collect();
-    bench.feed(&["append", "--stdin"], lines.join("\n").as_bytes()).expect(0);
-    bench
-}
-
-/// Changes a byte in the message of event `number`.
-fn damage(bench: &Bench, number: u32) {
-    let path = bench.segment();
-    let mut bytes = std::fs::read(&path).unwrap();
-    let start = format!("m{number} xxx");
-    let at = bytes.windows(start.len()).position(|window| window == start.as_bytes()).unwrap();
-    bytes[at + 20] ^= 0x40;
-    std::fs::write(&path, bytes).unwrap();
-}
-
-fn remove_database(bench: &Bench) {
-    for suffix in ["", "-wal", "-shm"] {
-        let _ = std::fs::remove_file(bench.dir().join(format!("synclog.db{suffix}")));
-    }
-}
-
 #[test]
 fn damage_is_named_and_healed_from_its_row() {
-    let bench = store();
+    let bench = Bench::filled(10);
     let export = bench.run(&["export"]).expect(0).out;
-    damage(&bench, 4);
+    bench.damage(1, 4);
     let before = bench.bytes();
     let findings = bench.run(&["verify"]).expect(4).lines();
     assert!(findings.iter().any(|finding| finding["finding"] == "damaged_frame" && finding["seq"] == 4));
@@ -58,7 +34,7 @@ fn damage_is_named_and_healed_from_its_row() {
 /// The newest segment is cut where its last frame ends: rows tell of ten events, and of none behind them.
 #[test]
 fn whether_a_cut_took_events_that_nobody_saw_is_told() {
-    let bench = store();
+    let bench = Bench::filled(10);
     let path = bench.segment();
     let bytes = std::fs::read(&path).unwrap();
     let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
@@ -76,9 +52,9 @@ fn whether_a_cut_took_events_that_nobody_saw_is_told() {
 
 #[test]
 fn what_no_row_proves_is_listed_as_lost() {
-    let bench = store();
-    damage(&bench, 4);
-    remove_database(&bench);
+    let bench = Bench::filled(10);
+    bench.damage(1, 4);
+    bench.remove_database();
     for args in [&["repair", "--dry-run"][..], &["repair"]] {
         let lost = bench.run(args).expect(4).lines();
         assert!(lost.iter().any(|finding| finding["lost"] == true && finding["seq"] == 4), "{lost:?}");
@@ -94,14 +70,14 @@ fn what_no_row_proves_is_listed_as_lost() {
 
 #[test]
 fn a_log_that_is_older_than_its_rows_is_refused_until_it_is_trusted() {
-    let bench = store();
+    let bench = Bench::filled(10);
     let segment = bench.segment();
     let old = std::fs::read(&segment).unwrap();
     bench.append("m11");
     bench.append("m12");
     // The frames of the last two events are gone, as with an older copy of the file.
     std::fs::write(&segment, &old).unwrap();
-    let db = rusqlite::Connection::open(bench.dir().join("synclog.db")).unwrap();
+    let db = bench.database();
     db.execute_batch("UPDATE sync_logs SET log_message = 'edited' WHERE id > 10").unwrap();
     drop(db);
     for args in [&["verify"][..], &["status"], &["list"]] {
@@ -126,10 +102,10 @@ fn a_log_that_is_older_than_its_rows_is_refused_until_it_is_trusted() {
 /// P3: what could not be looked at is not lost.
 #[test]
 fn nothing_is_listed_as_lost_while_the_rows_cannot_be_read() {
-    let bench = store();
+    let bench = Bench::filled(10);
     let export = bench.run(&["export"]).expect(0).out;
-    damage(&bench, 4);
-    let holder = rusqlite::Connection::open(bench.dir().join("synclog.db")).unwrap();
+    bench.damage(1, 4);
+    let holder = bench.database();
     holder.execute_batch("PRAGMA locking_mode=EXCLUSIVE; BEGIN EXCLUSIVE; COMMIT").unwrap();
     for args in [&["repair", "--dry-run"][..], &["repair"], &["repair", "--trust-log"]] {
         let refused = bench.run(args).expect(1);
@@ -144,7 +120,7 @@ fn nothing_is_listed_as_lost_while_the_rows_cannot_be_read() {
 
 #[test]
 fn rows_beyond_the_log_bring_their_events_back() {
-    let bench = store();
+    let bench = Bench::filled(10);
     let segment = bench.segment();
     let old = std::fs::read(&segment).unwrap();
     bench.append("m11");
@@ -162,9 +138,9 @@ fn rows_beyond_the_log_bring_their_events_back() {
 #[test]
 fn a_journal_that_sqlite_left_never_reaches_the_next_database() {
     for keep_file in [true, false] {
-        let bench = store();
+        let bench = Bench::filled(10);
         let export = bench.run(&["export"]).expect(0).out;
-        remove_database(&bench);
+        bench.remove_database();
         let other = bench.temp.path().join("other.db");
         let db = rusqlite::Connection::open(&other).unwrap();
         db.execute_batch(

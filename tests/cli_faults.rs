@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cli_support::trace::calls;
-use cli_support::{Bench, Rng, line, number_from_env, text};
+use cli_support::{Bench, Rng, copy_dir, line, number_from_env, text};
 use serde_json::Value;
 
 const CALLS: &str = "openat,mkdir,pwrite64,write,sync_file_range,fdatasync,fsync,rename,unlink,ftruncate";
@@ -111,7 +111,7 @@ fn torn_store(messages: &[String]) -> Bench {
     let segment = bench.segment();
     let before = std::fs::read(&segment).unwrap();
     let other = Bench::new();
-    copy(&bench.dir(), &other.dir());
+    copy_dir(&bench.dir(), &other.dir());
     other.append(&"torn ".repeat(600));
     let mut after = std::fs::read(other.segment()).unwrap();
     let start = before.iter().zip(&after).position(|(old, new)| old != new).unwrap();
@@ -119,19 +119,6 @@ fn torn_store(messages: &[String]) -> Bench {
     std::fs::write(&segment, after).unwrap();
     std::fs::write(bench.dir().join("log/00000000000000000002.seg.new"), "x").unwrap();
     bench
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 /// The scenes, and the folders that they need.
@@ -173,7 +160,7 @@ fn scenes() -> (Vec<Scene>, Vec<Bench>) {
 fn run(scene: &Scene, folder: &Path, strace: &[String]) -> Option<Run> {
     let dir = folder.join("store");
     if let Some(before) = &scene.before {
-        copy(before, &dir);
+        copy_dir(before, &dir);
     }
     let trace = folder.join("trace");
     let mut child = Command::new("strace")

@@ -6,25 +6,10 @@ mod cli_support;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use cli_support::{Bench, Done, append_args, done, line, text};
-
-fn lines(count: usize) -> String {
-    let lines: Vec<_> = (1..=count).map(|number| line(&format!("m{number} {}", "x".repeat(300)))).collect();
-    lines.join("\n")
-}
-
-fn store(events: usize) -> Bench {
-    let bench = Bench::new();
-    bench.feed(&["append", "--stdin"], lines(events).as_bytes()).expect(0);
-    bench
-}
-
-fn segment(bench: &Bench, number: u64) -> PathBuf {
-    bench.dir().join(format!("log/{number:020}.seg"))
-}
+use cli_support::{Bench, Done, append_args, done, lines, text};
 
 /// The program under a limit of the shell that starts it.
 fn limited(bench: &Bench, limit: &str, args: &[&str], input: &str) -> Done {
@@ -53,8 +38,8 @@ fn ends(bench: &Bench, args: &[&str]) -> Done {
 /// signal that ends the program.
 #[test]
 fn a_segment_that_is_cut_under_an_export_is_an_error() {
-    let bench = store(1200);
-    assert!(segment(&bench, 2).exists(), "the first one is sealed");
+    let bench = Bench::filled(1200);
+    assert!(bench.segment_path(2).exists(), "the first one is sealed");
     let mut command = bench.command(&["export"]);
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -62,7 +47,7 @@ fn a_segment_that_is_cut_under_an_export_is_an_error() {
     let mut first = String::new();
     out.read_line(&mut first).unwrap();
     // What fits into the pipe and into buffers is less than the segment holds: the export waits in the middle of it.
-    OpenOptions::new().write(true).open(segment(&bench, 1)).unwrap().set_len(8192).unwrap();
+    OpenOptions::new().write(true).open(bench.segment_path(1)).unwrap().set_len(8192).unwrap();
     out.read_to_string(&mut String::new()).unwrap();
     let done = done(child.wait_with_output().unwrap());
     assert!(matches!(done.code, Some(1 | 4)), "{:?}: {}", done.code, done.err);
@@ -74,7 +59,7 @@ fn a_segment_that_is_cut_under_an_export_is_an_error() {
 fn a_limit_for_the_size_of_files_is_told_as_an_outcome() {
     // In blocks of 512 or 1024 bytes: inside the first segment, and before the second one is whole.
     for limit in ["-f 60", "-f 800"] {
-        let bench = store(1);
+        let bench = Bench::filled(1);
         let done = limited(&bench, limit, &["append", "--stdin"], &lines(2500));
         assert_eq!(done.code, Some(1), "{limit}: {}", done.err);
         let answers = done.lines();
@@ -94,7 +79,7 @@ fn a_limit_for_the_size_of_files_is_told_as_an_outcome() {
 /// Nothing is written outside the store through a link in the place of its `quarantine`.
 #[test]
 fn a_linked_quarantine_is_not_followed() {
-    let bench = store(3);
+    let bench = Bench::filled(3);
     let elsewhere = bench.temp.path().join("elsewhere");
     std::fs::create_dir(&elsewhere).unwrap();
     symlink(&elsewhere, bench.dir().join("quarantine")).unwrap();
@@ -122,7 +107,7 @@ fn a_linked_quarantine_is_not_followed() {
 #[test]
 fn a_linked_database_is_not_followed() {
     for suffix in ["", "-wal", "-journal"] {
-        let bench = store(3);
+        let bench = Bench::filled(3);
         let elsewhere = bench.temp.path().join("elsewhere.db");
         let name = bench.dir().join(format!("synclog.db{suffix}"));
         if suffix.is_empty() {
@@ -156,7 +141,7 @@ fn a_linked_database_is_not_followed() {
 fn what_is_no_file_in_a_files_place_is_named_and_hangs_nobody() {
     for name in ["synclog.db-wal", "synclog.db-shm", "synclog.db-journal", "synclog.db.new", "synclog.db"] {
         for sort in ["directory", "pipe", "link"] {
-            let bench = store(3);
+            let bench = Bench::filled(3);
             let place = bench.dir().join(name);
             drop(std::fs::remove_file(&place));
             match sort {
@@ -198,7 +183,7 @@ fn what_is_no_file_in_a_files_place_is_named_and_hangs_nobody() {
 /// A cursor file may be as long as it likes: a short beginning of it is read.
 #[test]
 fn a_cursor_file_without_an_end_takes_no_memory() {
-    let bench = store(3);
+    let bench = Bench::filled(3);
     let endless = bench.temp.path().join("endless");
     File::create(&endless).unwrap().set_len(1 << 42).unwrap();
     for path in [&endless, Path::new("/dev/zero")] {
@@ -213,7 +198,7 @@ fn a_cursor_file_without_an_end_takes_no_memory() {
 #[test]
 fn a_segment_that_has_grown_by_holes_is_kept_with_them() {
     const GROWN: u64 = 2 << 30;
-    let bench = store(3);
+    let bench = Bench::filled(3);
     let file = OpenOptions::new().write(true).open(bench.segment()).unwrap();
     file.set_len(GROWN).unwrap();
     file.write_all_at(b"and this", GROWN / 2).unwrap();

@@ -68,9 +68,7 @@ fn a_source_in_another_zone_is_refused_with_the_offset() {
 fn a_deleted_database_is_named_and_replayed() {
     let bench = imported();
     let before = bench.run(&["list", "--all", "--reverse"]).expect(0).out;
-    for suffix in ["", "-wal", "-shm"] {
-        let _ = std::fs::remove_file(bench.dir().join(format!("synclog.db{suffix}")));
-    }
+    bench.remove_database();
     for command in [&["list"][..], &["list", "--count"], &["runs"]] {
         let done = bench.run(command).expect(3);
         assert!(done.err.contains("run `synclog replay`"), "{}", done.err);
@@ -97,7 +95,7 @@ fn a_deleted_database_is_named_and_replayed() {
 fn replay_mends_edited_rows_and_tells_how_many() {
     let bench = imported();
     let before = bench.run(&["list", "--all"]).expect(0).out;
-    let db = rusqlite::Connection::open(bench.dir().join("synclog.db")).unwrap();
+    let db = bench.database();
     db.execute_batch(
         "DELETE FROM sync_logs WHERE id IN (10, 11);
          UPDATE sync_logs SET log_details = 'edited', records_synced = 7 WHERE id = 20;
@@ -325,7 +323,7 @@ fn an_import_in_the_wrong_zone_is_taken_back() {
     assert_eq!(bench.run(&["export"]).expect(0).lines().len(), 332, "an export leaves the others out");
 
     // It stays so, whatever becomes of the rows (P7, P8).
-    let summary = |bench: &Bench| bench.run(&["verify"]).expect(0).lines().last().unwrap()["summary"].clone();
+    let summary = |bench: &Bench| bench.run(&["verify"]).expect(0).summary();
     assert_eq!((&summary(&bench)["differences"], &summary(&bench)["rows"]), (&json!(0), &json!(332)));
     for rebuild in [&["replay"][..], &["replay", "--rebuild"]] {
         let done = bench.run(rebuild).expect(0).json();
@@ -333,9 +331,7 @@ fn an_import_in_the_wrong_zone_is_taken_back() {
         assert_eq!(rows(&bench), rows(&right), "{rebuild:?}");
         summary(&bench);
     }
-    for suffix in ["", "-wal", "-shm"] {
-        let _ = std::fs::remove_file(bench.dir().join(format!("synclog.db{suffix}")));
-    }
+    bench.remove_database();
     bench.append("one more");
     assert_eq!(rows(&bench).len(), 333);
     bench.run(&["verify", "--log-only"]).expect(0);

@@ -8,51 +8,19 @@ use cli_support::{Bench, line};
 
 const EVENTS: usize = 2500;
 
-/// A store of several segments.
-fn store() -> Bench {
-    let bench = Bench::new();
-    let lines: Vec<_> = (1..=EVENTS).map(|number| line(&format!("m{number}. {}", "x".repeat(300)))).collect();
-    bench.feed(&["append", "--stdin"], lines.join("\n").as_bytes()).expect(0);
-    bench
-}
-
-fn segment(bench: &Bench, number: u32) -> std::path::PathBuf {
-    bench.dir().join(format!("log/{number:020}.seg"))
-}
-
-/// Changes a byte in the message of event `number`, which lies in `segment`.
-fn damage(bench: &Bench, file: u32, number: u32) {
-    let path = segment(bench, file);
-    let mut bytes = std::fs::read(&path).unwrap();
-    let start = format!("m{number}. xxx");
-    let at = bytes.windows(start.len()).position(|window| window == start.as_bytes()).unwrap();
-    bytes[at + 20] ^= 0x40;
-    std::fs::write(&path, bytes).unwrap();
-}
-
-fn remove_database(bench: &Bench) {
-    for suffix in ["", "-wal", "-shm"] {
-        let _ = std::fs::remove_file(bench.dir().join(format!("synclog.db{suffix}")));
-    }
-}
-
 /// The files of the log alone: the lock file names the last process that held it.
 fn log_bytes(bench: &Bench) -> Vec<(std::path::PathBuf, Vec<u8>)> {
     bench.bytes().into_iter().filter(|(path, _)| path.extension().is_some_and(|ext| ext == "seg")).collect()
 }
 
-fn summary(done: &cli_support::Done) -> serde_json::Value {
-    done.lines().last().unwrap()["summary"].clone()
-}
-
 #[test]
 fn p3_a_loss_is_given_up_by_its_right_number_and_told_ever_after() {
-    let bench = store();
-    damage(&bench, 1, 40);
-    damage(&bench, 2, 1000);
-    remove_database(&bench);
+    let bench = Bench::filled(EVENTS);
+    bench.damage(1, 40);
+    bench.damage(2, 1000);
+    bench.remove_database();
     let lost = bench.run(&["repair"]).expect(4);
-    assert_eq!(summary(&lost)["acceptable"], 2);
+    assert_eq!(lost.summary()["acceptable"], 2);
     assert!(lost.err.contains("--accept-loss 2"), "{}", lost.err);
     let before = log_bytes(&bench);
     for wrong in ["0", "1", "3"] {
@@ -63,8 +31,8 @@ fn p3_a_loss_is_given_up_by_its_right_number_and_told_ever_after() {
     assert!(log_bytes(&bench) == before, "nothing was changed");
 
     let given_up = bench.run(&["repair", "--accept-loss", "2"]).expect(0);
-    assert_eq!(summary(&given_up)["given_up"], 2);
-    assert_eq!(summary(&bench.run(&["repair"]).expect(0))["lost_findings"], 0);
+    assert_eq!(given_up.summary()["given_up"], 2);
+    assert_eq!(bench.run(&["repair"]).expect(0).summary()["lost_findings"], 0);
     assert!(bench.dir().join("quarantine").read_dir().unwrap().count() >= 2, "the old bytes are kept");
     assert_eq!(bench.append("and on"), EVENTS as u64 + 1);
     for _ in 0..2 {
@@ -78,24 +46,24 @@ fn p3_a_loss_is_given_up_by_its_right_number_and_told_ever_after() {
         let count = bench.run(&["list", "--count"]).expect(0);
         assert!(count.out.contains("2499"), "{}", count.out);
         // The same from a database that is built anew.
-        remove_database(&bench);
+        bench.remove_database();
         bench.run(&["replay"]).expect(0);
     }
 }
 
 #[test]
 fn p3_what_a_lost_segment_held_is_given_up_and_its_rows_are_kept() {
-    let bench = store();
+    let bench = Bench::filled(EVENTS);
     let whole = bench.run(&["export"]).expect(0).out;
-    std::fs::remove_file(segment(&bench, 2)).unwrap();
+    std::fs::remove_file(bench.segment_path(2)).unwrap();
     // Without the row of its last event nothing proves the others: they do not arrive at the next segment.
-    let next = std::fs::read(segment(&bench, 3)).unwrap();
+    let next = std::fs::read(bench.segment_path(3)).unwrap();
     let last = u64::from_le_bytes(next[40..48].try_into().unwrap()) - 1;
-    let db = rusqlite::Connection::open(bench.dir().join("synclog.db")).unwrap();
+    let db = bench.database();
     db.execute("DELETE FROM sync_logs WHERE id = ?1", [last as i64]).unwrap();
     drop(db);
     let lost = bench.run(&["repair"]).expect(4);
-    let missing = summary(&lost)["acceptable"].as_u64().unwrap();
+    let missing = lost.summary()["acceptable"].as_u64().unwrap();
     assert!(missing > 500, "{missing}");
     let refused = bench.feed(&["append", "--stdin"], line("no").as_bytes()).expect(4);
     assert!(refused.err.contains("segment"), "{}", refused.err);
@@ -103,7 +71,7 @@ fn p3_what_a_lost_segment_held_is_given_up_and_its_rows_are_kept() {
     bench.run(&["verify"]).expect(0);
     let export = bench.run(&["export"]).expect(0);
     assert_eq!(export.out.lines().count() as u64, EVENTS as u64 - missing);
-    let db = rusqlite::Connection::open(bench.dir().join("synclog.db")).unwrap();
+    let db = bench.database();
     let aside: i64 = db.query_row("SELECT count(*) FROM synclog_set_aside", [], |row| row.get(0)).unwrap();
     assert_eq!(
         aside as u64,
@@ -124,22 +92,22 @@ fn p3_what_a_lost_segment_held_is_given_up_and_its_rows_are_kept() {
 #[test]
 fn files_that_were_cut_or_lost_their_headers_are_put_together_again() {
     for with_database in [true, false] {
-        let bench = store();
+        let bench = Bench::filled(EVENTS);
         let whole = bench.run(&["export"]).expect(0).out;
-        let original = std::fs::read(segment(&bench, 2)).unwrap();
+        let original = std::fs::read(bench.segment_path(2)).unwrap();
         let mut bytes = original.clone();
         bytes.truncate(original.len() - 1);
-        std::fs::write(segment(&bench, 2), &bytes).unwrap();
-        let mut first = std::fs::read(segment(&bench, 1)).unwrap();
+        std::fs::write(bench.segment_path(2), &bytes).unwrap();
+        let mut first = std::fs::read(bench.segment_path(1)).unwrap();
         first[..8192].fill(0);
-        std::fs::write(segment(&bench, 1), &first).unwrap();
+        std::fs::write(bench.segment_path(1), &first).unwrap();
         if !with_database {
-            remove_database(&bench);
+            bench.remove_database();
         }
         bench.run(&["verify"]).expect(4);
         let mended = bench.run(&["repair"]).expect(0);
-        assert_eq!(summary(&mended)["lost_findings"], 0);
-        assert_eq!(std::fs::read(segment(&bench, 2)).unwrap(), original);
+        assert_eq!(mended.summary()["lost_findings"], 0);
+        assert_eq!(std::fs::read(bench.segment_path(2)).unwrap(), original);
         bench.append("and on");
         bench.run(&["verify"]).expect(0);
         let export = bench.run(&["export"]).expect(0).out;

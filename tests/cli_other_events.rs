@@ -2,49 +2,16 @@
 #![cfg(feature = "cli")]
 
 mod cli_support;
+#[path = "common/number.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod number;
 
 use cli_support::{Bench, append_args};
-use synclog::{Column, ColumnType, Error, Event, Options, Store, Table, Timestamp, Value};
+use number::SYNC_LOGS;
+use synclog::{Options, Store};
 
 /// What somebody else's program keeps, in a table of the same name.
-#[derive(Clone, Debug, PartialEq)]
-struct Number(i64);
-
-impl Event for Number {
-    const KIND: u16 = 4000;
-    const VERSION: u16 = 1;
-    const TABLE: Table = Table {
-        name: "sync_logs",
-        columns: &[Column::required("number", ColumnType::Integer)],
-        indexes: &[],
-    };
-
-    fn prepare(&mut self, _now: Timestamp) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn encode(&self, _version: u16) -> Result<Vec<u8>, Error> {
-        Ok(self.0.to_le_bytes().to_vec())
-    }
-
-    fn decode(_version: u16, payload: &[u8]) -> Result<Self, Error> {
-        payload
-            .try_into()
-            .map(|bytes| Self(i64::from_le_bytes(bytes)))
-            .map_err(|_| Error::codec("not 8 bytes"))
-    }
-
-    fn to_row(&self) -> Vec<Value> {
-        vec![Value::Integer(self.0)]
-    }
-
-    fn from_row(row: &[Value]) -> Result<Self, Error> {
-        match row {
-            [Value::Integer(number)] => Ok(Self(*number)),
-            _ => Err(Error::codec("not a number")),
-        }
-    }
-}
+type Number = number::Number<4000, SYNC_LOGS>;
 
 #[test]
 fn every_command_leaves_a_store_of_another_type_alone_and_ends_with_14() {
@@ -70,7 +37,7 @@ fn every_command_leaves_a_store_of_another_type_alone_and_ends_with_14() {
         let bench = Bench::new();
         let store = Store::<Number>::open(bench.dir(), Options::default()).unwrap();
         for number in 0..events {
-            store.append(Number(number)).unwrap();
+            store.append(number::Number(number)).unwrap();
         }
         store.close().unwrap();
         let before = bench.bytes();

@@ -7,18 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::process::Stdio;
 
-use cli_support::{Bench, append_args, line, text};
-
-fn store(events: usize) -> Bench {
-    let bench = Bench::new();
-    let lines: Vec<_> = (1..=events).map(|number| line(&format!("m{number} {}", "x".repeat(300)))).collect();
-    bench.feed(&["append", "--stdin"], lines.join("\n").as_bytes()).expect(0);
-    bench
-}
-
-fn database(bench: &Bench) -> rusqlite::Connection {
-    rusqlite::Connection::open(bench.dir().join("synclog.db")).unwrap()
-}
+use cli_support::{Bench, append_args, text};
 
 /// The library warns of a database that was not there, and nobody can be told.
 #[test]
@@ -27,10 +16,8 @@ fn a_warning_that_cannot_be_written_ends_nothing() {
         eprintln!("NOT EXERCISED: there is no /dev/full");
         return;
     };
-    let bench = store(1);
-    for suffix in ["", "-wal", "-shm"] {
-        drop(std::fs::remove_file(bench.dir().join(format!("synclog.db{suffix}"))));
-    }
+    let bench = Bench::filled(1);
+    bench.remove_database();
     let mut command = bench.command(&append_args("m"));
     let done = command.stdin(Stdio::null()).stderr(full).output().unwrap();
     assert_eq!(done.status.code(), Some(0));
@@ -40,8 +27,8 @@ fn a_warning_that_cannot_be_written_ends_nothing() {
 /// A count that fails is no count of zero.
 #[test]
 fn status_does_not_take_a_failed_count_for_ok() {
-    let bench = store(200);
-    let db = database(&bench);
+    let bench = Bench::filled(200);
+    let db = bench.database();
     let mut query = db.prepare("SELECT rootpage FROM sqlite_schema WHERE type = 'index'").unwrap();
     let roots: Vec<u32> = query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
     let size: u32 = db.query_row("PRAGMA page_size", [], |row| row.get(0)).unwrap();
@@ -63,8 +50,8 @@ fn status_does_not_take_a_failed_count_for_ok() {
 /// A row that is not there was not compared.
 #[test]
 fn verify_counts_rows_and_not_their_absence() {
-    let bench = store(20);
-    database(&bench).execute_batch("DELETE FROM sync_logs WHERE id IN (3, 4, 17)").unwrap();
+    let bench = Bench::filled(20);
+    bench.database().execute_batch("DELETE FROM sync_logs WHERE id IN (3, 4, 17)").unwrap();
     let summary = bench.run(&["verify"]).expect(3).lines().pop().unwrap();
     assert_eq!(
         (&summary["summary"]["events"], &summary["summary"]["rows"]),
@@ -81,7 +68,7 @@ fn verify_counts_rows_and_not_their_absence() {
 /// line.
 #[test]
 fn a_cursor_file_that_is_a_link_is_written_through() {
-    let bench = store(3);
+    let bench = Bench::filled(3);
     let at = |name: &str| bench.temp.path().join(name);
     std::fs::create_dir(at("elsewhere")).unwrap();
     std::fs::write(at("elsewhere/cursor"), "1\n").unwrap();
@@ -126,8 +113,7 @@ fn what_root_makes_in_a_store_belongs_to_its_owner() {
         eprintln!("NOT EXERCISED: only root can give a directory away");
         return;
     }
-    let lines: Vec<_> = (1..=900).map(|number| line(&format!("m{number} {}", "x".repeat(300)))).collect();
-    bench.feed(&["append", "--stdin"], lines.join("\n").as_bytes()).expect(0);
+    bench.fill(900);
     bench.run(&["replay", "--rebuild"]).expect(0);
     std::fs::write(bench.dir().join("synclog.db"), "no database").unwrap();
     bench.append("and on");
@@ -143,13 +129,12 @@ fn what_root_makes_in_a_store_belongs_to_its_owner() {
 /// What is made beside private files, or in their place, is as private.
 #[test]
 fn private_files_stay_private() {
-    let bench = store(300);
+    let bench = Bench::filled(300);
     let private = |path: &std::path::Path| {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
     };
     bench.bytes().into_keys().for_each(|path| private(&path));
-    let lines: Vec<_> = (1..=900).map(|number| line(&format!("m{number} {}", "x".repeat(300)))).collect();
-    bench.feed(&["append", "--stdin"], lines.join("\n").as_bytes()).expect(0);
+    bench.fill(900);
     bench.run(&["replay", "--rebuild"]).expect(0);
     std::fs::write(bench.dir().join("synclog.db"), "no database").unwrap();
     bench.append("and on");
@@ -174,7 +159,7 @@ const LAST_SEQ: u64 = (1 << 62) - 1;
 
 /// An empty store whose first event gets this seq.
 fn store_from(first: u64) -> Bench {
-    let bench = store(1);
+    let bench = Bench::filled(1);
     let path = bench.segment();
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[8192..].fill(0);

@@ -5,14 +5,14 @@ mod cli_support;
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use cli_support::{Bench, PATIENCE, Talk, text};
+use cli_support::{Bench, PATIENCE, Talk, copy_dir, text};
 
 fn copy(from: &Path, to: &Path) {
     let _ = std::fs::remove_dir_all(to);
-    assert!(Command::new("cp").arg("-r").arg(from).arg(to).status().unwrap().success());
+    copy_dir(from, to);
 }
 
 /// A store of three events, a copy of it, and two more events in the store.

@@ -5,9 +5,9 @@
 mod cli_support;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use cli_support::{Bench, line};
+use cli_support::{Bench, copy_dir, line};
 use serde_json::Value;
 
 const EVENTS: usize = 2500;
@@ -31,10 +31,7 @@ struct Template {
 
 impl Template {
     fn new() -> Self {
-        let bench = Bench::new();
-        let lines: Vec<_> =
-            (1..EVENTS).map(|number| line(&format!("m{number} {}", "x".repeat(300)))).collect();
-        bench.feed(&["append", "--stdin"], lines.join("\n").as_bytes()).expect(0);
+        let bench = Bench::filled(EVENTS - 1);
         std::fs::copy(bench.dir().join("synclog.db"), bench.temp.path().join("older.db")).unwrap();
         assert_eq!(bench.append("the last one"), EVENTS as u64);
         assert!(bench.segment().ends_with("00000000000000000003.seg"));
@@ -45,36 +42,14 @@ impl Template {
     fn copy(&self, rows: Rows) -> Bench {
         let copy = Bench::new();
         copy_dir(&self.bench.dir(), &copy.dir());
-        let database = copy.dir().join("synclog.db");
-        for suffix in ["-wal", "-shm"] {
-            let _ = std::fs::remove_file(copy.dir().join(format!("synclog.db{suffix}")));
+        if rows != Rows::Whole {
+            copy.remove_database();
         }
-        match rows {
-            Rows::Whole => {}
-            Rows::Behind => {
-                std::fs::copy(self.bench.temp.path().join("older.db"), database).unwrap();
-            }
-            Rows::Missing => std::fs::remove_file(database).unwrap(),
+        if rows == Rows::Behind {
+            std::fs::copy(self.bench.temp.path().join("older.db"), copy.dir().join("synclog.db")).unwrap();
         }
         copy
     }
-}
-
-fn copy_dir(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy_dir(&path, &target);
-        } else {
-            std::fs::copy(&path, target).unwrap();
-        }
-    }
-}
-
-fn segment(bench: &Bench, number: u32) -> PathBuf {
-    bench.dir().join(format!("log/{number:020}.seg"))
 }
 
 fn damage(path: &Path, how: &str) {
@@ -136,14 +111,10 @@ fn read(bench: &Bench, whole: &[String], context: &str) -> usize {
     sound
 }
 
-fn summary(done: &cli_support::Done) -> Value {
-    done.lines().last().unwrap()["summary"].clone()
-}
-
-fn case(template: &Template, number: u32, how: &str, rows: Rows) {
+fn case(template: &Template, number: u64, how: &str, rows: Rows) {
     let context = format!("segment {number} {how}, rows {rows:?}");
     let bench = template.copy(rows);
-    damage(&segment(&bench, number), how);
+    damage(&bench.segment_path(number), how);
     let sound = read(&bench, &template.export, &context);
     assert!(sound >= 1100, "the other segments are read, {context}: {sound}");
     assert!(how != "longer" || sound == EVENTS, "{context}");
@@ -152,7 +123,7 @@ fn case(template: &Template, number: u32, how: &str, rows: Rows) {
     let dry = bench.run(&["repair", "--dry-run"]);
     assert!(bench.bytes() == before, "{context}");
     let repaired = bench.run(&["repair"]);
-    let (dry, done) = (summary(&dry), summary(&repaired));
+    let (dry, done) = (dry.summary(), repaired.summary());
     assert!(dry["healed_events"].as_u64() <= done["healed_events"].as_u64(), "{context}: {dry} {done}");
     let export = bench.run(&["export"]);
     let lost = EVENTS - export.out.lines().count();
@@ -229,7 +200,7 @@ fn p9_the_whole_log_comes_back_from_rows() {
         if how == "removed" {
             std::fs::remove_dir_all(&log).unwrap();
         } else {
-            (1..=3).for_each(|number| damage(&segment(&bench, number), how));
+            (1..=3).for_each(|number| damage(&bench.segment_path(number), how));
         }
         let before = bench.bytes();
         for args in [&["export"][..], &["verify"], &["status"], &["list"], &["repair", "--dry-run"]] {
@@ -251,7 +222,7 @@ fn p9_the_whole_log_comes_back_from_rows() {
             assert!(repaired.out.contains("missing_segment"), "{context}: {}", repaired.out);
             assert_eq!(named(&repaired.lines()), (1..=EVENTS as u64).collect(), "{context}");
             // The file `tail` alone knows whose the log was, and how far it went.
-            assert_eq!(summary(&repaired)["acceptable"], EVENTS);
+            assert_eq!(repaired.summary()["acceptable"], EVENTS);
             bench.run(&["repair", "--accept-loss", &EVENTS.to_string()]).expect(0);
             bench.run(&["verify"]).expect(0);
             assert_eq!(bench.append("and on"), EVENTS as u64 + 1);
@@ -259,7 +230,7 @@ fn p9_the_whole_log_comes_back_from_rows() {
             continue;
         }
         assert!(repaired.out.contains("cut_segment"), "{context}: {}", repaired.out);
-        let done = summary(&repaired);
+        let done = repaired.summary();
         let lost = usize::from(rows == Rows::Behind);
         assert_eq!((&done["healed_events"], &done["lost_events"]), (&(EVENTS - lost).into(), &lost.into()));
         if lost > 0 {
@@ -281,24 +252,24 @@ fn p9_a_missing_row_costs_its_own_event_alone() {
         let bytes = std::fs::read(path).unwrap();
         u64::from_le_bytes(bytes[40..48].try_into().unwrap())
     };
-    let [two, three] = [2, 3].map(|number| first_of(&segment(&template.bench, number)));
+    let [two, three] = [2, 3].map(|number| first_of(&template.bench.segment_path(number)));
     // In the middle, at both ends of segments that are lost together, and two next to each other.
     for missing in [vec![two + 40], vec![two - 1], vec![two], vec![two + 7, two + 8, two + 300]] {
         let bench = template.copy(Rows::Whole);
-        let db = rusqlite::Connection::open(bench.dir().join("synclog.db")).unwrap();
+        let db = bench.database();
         for seq in &missing {
             db.execute("DELETE FROM sync_logs WHERE id = ?1", [*seq as i64]).unwrap();
         }
         drop(db);
-        damage(&segment(&bench, 1), "removed");
-        damage(&segment(&bench, 2), "emptied");
+        damage(&bench.segment_path(1), "removed");
+        damage(&bench.segment_path(2), "emptied");
         let dry = bench.run(&["repair", "--dry-run"]).expect(4);
         let repaired = bench.run(&["repair"]).expect(4);
         for told in [&dry, &repaired] {
             let lost: Vec<_> = told.lines().into_iter().filter(|finding| finding["lost"] == true).collect();
             assert_eq!(named(&lost), missing.iter().copied().collect(), "{lost:?}");
         }
-        assert_eq!(summary(&repaired)["acceptable"], missing.len());
+        assert_eq!(repaired.summary()["acceptable"], missing.len());
         let export = bench.run(&["export"]).expect(4).out;
         assert!(export.lines().eq(template.export.iter().filter(|line| !missing.contains(&seq(line)))));
         bench.run(&["repair", "--accept-loss", &missing.len().to_string()]).expect(0);
@@ -307,10 +278,10 @@ fn p9_a_missing_row_costs_its_own_event_alone() {
     }
     // The header behind the loss must be arrived at: without the last row nothing proves the others.
     let bench = template.copy(Rows::Whole);
-    let db = rusqlite::Connection::open(bench.dir().join("synclog.db")).unwrap();
+    let db = bench.database();
     db.execute("DELETE FROM sync_logs WHERE id = ?1", [three as i64 - 1]).unwrap();
     drop(db);
-    damage(&segment(&bench, 2), "removed");
+    damage(&bench.segment_path(2), "removed");
     let lost = bench.run(&["repair"]).expect(4);
-    assert_eq!(summary(&lost)["acceptable"], three - two, "P9: what is not proved is not written");
+    assert_eq!(lost.summary()["acceptable"], three - two, "P9: what is not proved is not written");
 }

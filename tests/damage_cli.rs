@@ -6,14 +6,6 @@ mod cli_support;
 
 use cli_support::{Bench, line};
 
-/// A store of twelve events in one segment.
-fn store() -> Bench {
-    let bench = Bench::new();
-    let lines: Vec<_> = (1..=12).map(|number| line(&format!("m{number} {}", "x".repeat(200)))).collect();
-    bench.feed(&["append", "--stdin"], lines.join("\n").as_bytes()).expect(0);
-    bench
-}
-
 /// Where the frames of the events start.
 fn frames(image: &[u8]) -> Vec<usize> {
     let (mut starts, mut at) = (Vec::new(), 8192);
@@ -28,14 +20,14 @@ fn frames(image: &[u8]) -> Vec<usize> {
 }
 
 fn edit_row(bench: &Bench) {
-    let db = rusqlite::Connection::open(bench.dir().join("synclog.db")).unwrap();
+    let db = bench.database();
     db.execute_batch("UPDATE sync_logs SET error_code = 'edited' WHERE id = 2").unwrap();
 }
 
 #[test]
 fn exit_codes_tell_which_side_is_damaged() {
     for (event, in_frame) in [(1, 0), (5, 8), (5, 40), (7, 60), (12, 24), (12, 200)] {
-        let bench = store();
+        let bench = Bench::filled(12);
         let path = bench.segment();
         let image = std::fs::read(&path).unwrap();
         let starts = frames(&image);
@@ -75,15 +67,13 @@ fn exit_codes_tell_which_side_is_damaged() {
 
 #[test]
 fn without_rows_the_damage_is_refused_and_named() {
-    let bench = store();
+    let bench = Bench::filled(12);
     let path = bench.segment();
     let mut image = std::fs::read(&path).unwrap();
     let start = frames(&image)[4];
     image[start + 60] ^= 4;
     std::fs::write(&path, &image).unwrap();
-    for suffix in ["", "-wal", "-shm"] {
-        let _ = std::fs::remove_file(bench.dir().join(format!("synclog.db{suffix}")));
-    }
+    bench.remove_database();
     bench.run(&["verify"]).expect(4);
     let refused = bench.feed(&["append", "--stdin"], line("m13").as_bytes()).expect(4);
     assert!(refused.err.contains("event 5"), "P3: {}", refused.err);

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{full_event, open, small, verify};
-use synclog::{Error, Item, Outcome, Reader, Store, SyncEvent};
+use common::{copy_dir, full_event, messages, open, segments, small, verify};
+use synclog::{Error, Outcome, Reader, Store, SyncEvent};
 
 /// Every file below a directory, with its bytes.
 fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
@@ -33,35 +33,8 @@ fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let there = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy(&path, &there);
-        } else {
-            std::fs::copy(&path, &there).unwrap();
-        }
-    }
-}
-
-fn messages(dir: &Path) -> Vec<String> {
-    let reader = Reader::<SyncEvent>::open(dir).unwrap();
-    let items = reader.items(1).unwrap().map(|item| match item.unwrap() {
-        Item::Event(stored) => stored.event.message,
-        other => panic!("{other:?}"),
-    });
-    items.collect()
-}
-
-fn expected(count: u64) -> Vec<String> {
-    (1..=count).map(|number| full_event(number).message).collect()
-}
-
-fn newest_segment(dir: &Path) -> PathBuf {
-    let names = std::fs::read_dir(dir.join("log")).unwrap().map(|entry| entry.unwrap().path());
-    names.max().unwrap()
+fn expected(count: u64) -> Vec<(u64, String)> {
+    (1..=count).map(|number| (number, full_event(number).message)).collect()
 }
 
 /// A store of five acknowledged events with its handle, an older copy of it, and another store.
@@ -91,7 +64,7 @@ impl Place {
         let store = open(&dir);
         store.append_all((1..=3).map(full_event)).unwrap();
         store.close().unwrap();
-        copy(&dir, &backup);
+        copy_dir(&dir, &backup);
         let elsewhere = open(&other);
         elsewhere.append(full_event(77)).unwrap();
         elsewhere.close().unwrap();
@@ -235,7 +208,7 @@ fn a_log_that_was_exchanged_takes_no_event() {
 #[test]
 fn a_newest_segment_that_was_exchanged_or_removed_takes_no_event() {
     let place = Place::new();
-    let (segment, copy) = (newest_segment(&place.dir), place.dir.join("copy"));
+    let (segment, copy) = (segments(&place.dir).pop().unwrap(), place.dir.join("copy"));
     std::fs::copy(&segment, &copy).unwrap();
     std::fs::rename(&copy, &segment).unwrap();
     let before = std::fs::read(&segment).unwrap();
@@ -245,7 +218,7 @@ fn a_newest_segment_that_was_exchanged_or_removed_takes_no_event() {
     assert_eq!(messages(&place.dir), expected(ACKNOWLEDGED));
 
     let place = Place::new();
-    std::fs::remove_file(newest_segment(&place.dir)).unwrap();
+    std::fs::remove_file(segments(&place.dir).pop().unwrap()).unwrap();
     place.is_refused("the newest segment is gone");
 }
 
@@ -253,7 +226,7 @@ fn a_newest_segment_that_was_exchanged_or_removed_takes_no_event() {
 #[test]
 fn bytes_of_somebody_else_are_not_written_over() {
     let place = Place::new();
-    let segment = newest_segment(&place.dir);
+    let segment = segments(&place.dir).pop().unwrap();
     let bytes = std::fs::read(&segment).unwrap();
     // Farther than a mark goes, which is written when the log falls idle, and not as far as the next event.
     let at = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 100;

@@ -1,5 +1,9 @@
 //! A second, unrelated event type: the engine is generic.
 
+mod common;
+
+use common::number::{Number, ORDER, READINGS};
+use common::{copy_dir, patient, snapshot};
 use synclog::{
     Column, ColumnType, Error, Event, FindingKind, Index, Item, Options, Reader, Store, Table, Timestamp,
     Value,
@@ -69,42 +73,7 @@ impl Event for Reading {
 }
 
 /// The same events as an older program wrote them.
-#[derive(Clone, Debug, PartialEq)]
-struct OldReading(i64);
-
-impl Event for OldReading {
-    const KIND: u16 = 700;
-    const VERSION: u16 = 1;
-    const TABLE: Table = Table {
-        name: "readings",
-        columns: &[Column::required("degrees", ColumnType::Integer)],
-        indexes: &[],
-    };
-
-    fn prepare(&mut self, _now: Timestamp) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn encode(&self, _version: u16) -> Result<Vec<u8>, Error> {
-        Ok(self.0.to_le_bytes().to_vec())
-    }
-
-    fn decode(_version: u16, payload: &[u8]) -> Result<Self, Error> {
-        let bytes = payload.try_into().map_err(|_| Error::codec("not 8 bytes"))?;
-        Ok(Self(i64::from_le_bytes(bytes)))
-    }
-
-    fn to_row(&self) -> Vec<Value> {
-        vec![Value::Integer(self.0)]
-    }
-
-    fn from_row(row: &[Value]) -> Result<Self, Error> {
-        match row {
-            [Value::Integer(degrees)] => Ok(Self(*degrees)),
-            _ => Err(Error::codec("not a reading")),
-        }
-    }
-}
+type OldReading = Number<700, READINGS>;
 
 fn reading(place: &str, tenths: i64) -> Reading {
     Reading { place: place.into(), tenths }
@@ -134,8 +103,7 @@ fn another_event_type_is_stored_projected_verified_and_replayed() {
     assert!(Reader::<Reading>::verify(dir.path(), false, |_| {}).unwrap().is_sound());
 
     std::fs::remove_file(&database).unwrap();
-    let patient = Options::default().projection_wait(std::time::Duration::from_mins(1));
-    let store = Store::<Reading>::open(dir.path(), patient).unwrap();
+    let store = Store::<Reading>::open(dir.path(), patient()).unwrap();
     assert_eq!(store.open_report().replay.restored, 3);
     let items: Vec<_> = store.reader().unwrap().items(2).unwrap().map(Result::unwrap).collect();
     assert!(matches!(&items[..], [Item::Event(first), Item::Event(second)]
@@ -146,10 +114,9 @@ fn another_event_type_is_stored_projected_verified_and_replayed() {
 fn events_of_an_older_version_are_upcast_and_newer_ones_are_kept_and_reported() {
     let dir = tempfile::tempdir().unwrap();
     let old = Store::<OldReading>::open(dir.path(), Options::default()).unwrap();
-    old.append(OldReading(21)).unwrap();
+    old.append(Number(21)).unwrap();
     old.close().unwrap();
-    let patient = Options::default().projection_wait(std::time::Duration::from_mins(1));
-    let new = Store::<Reading>::open(dir.path(), patient).unwrap();
+    let new = Store::<Reading>::open(dir.path(), patient()).unwrap();
     assert!(new.open_report().replay.rebuilt, "the table has another shape now");
     new.append(reading("roof", 215)).unwrap();
     new.close().unwrap();
@@ -160,7 +127,7 @@ fn events_of_an_older_version_are_upcast_and_newer_ones_are_kept_and_reported() 
 
     // The older program meets the newer event: kept, not projected, reported.
     let old = Store::<OldReading>::open(dir.path(), Options::default()).unwrap();
-    assert_eq!(old.append(OldReading(5)).unwrap().seq, 3);
+    assert_eq!(old.append(Number(5)).unwrap().seq, 3);
     old.close().unwrap();
     let mut findings = Vec::new();
     let summary = Reader::<OldReading>::verify(dir.path(), false, |finding| findings.push(finding)).unwrap();
@@ -171,54 +138,27 @@ fn events_of_an_older_version_are_upcast_and_newer_ones_are_kept_and_reported() 
     assert_eq!(new.last_seq(), 3);
 }
 
-/// An event type that cannot be stored: its number is 0, or its table has a word of SQL for a name.
-#[derive(Clone, Debug, PartialEq)]
-struct Unfit<const KIND: u16>(OldReading);
-
-impl<const NUMBER: u16> Event for Unfit<NUMBER> {
-    const KIND: u16 = NUMBER;
-    const VERSION: u16 = 1;
-    const TABLE: Table = Table { name: if NUMBER == 0 { "readings" } else { "order" }, ..OldReading::TABLE };
-
-    fn prepare(&mut self, now: Timestamp) -> Result<(), Error> {
-        self.0.prepare(now)
-    }
-
-    fn encode(&self, version: u16) -> Result<Vec<u8>, Error> {
-        self.0.encode(version)
-    }
-
-    fn decode(version: u16, payload: &[u8]) -> Result<Self, Error> {
-        OldReading::decode(version, payload).map(Self)
-    }
-
-    fn to_row(&self) -> Vec<Value> {
-        self.0.to_row()
-    }
-
-    fn from_row(row: &[Value]) -> Result<Self, Error> {
-        OldReading::from_row(row).map(Self)
-    }
-}
-
 #[test]
 fn a_type_that_cannot_be_stored_is_refused_before_anything_is_made() {
     let dir = tempfile::tempdir().unwrap();
     let new = dir.path().join("new");
     let refused =
         |result: Result<(), Error>| assert!(matches!(result, Err(Error::Invalid { .. })), "{result:?}");
-    refused(Store::<Unfit<0>>::open(&new, Options::default()).map(drop));
-    refused(Store::<Unfit<700>>::open(&new, Options::default()).map(drop));
+    // Its number is 0, or its table has a word of SQL for a name.
+    let both_are_refused = || {
+        refused(Store::<Number<0, READINGS>>::open(&new, Options::default()).map(drop));
+        refused(Store::<Number<700, ORDER>>::open(&new, Options::default()).map(drop));
+    };
+    both_are_refused();
     assert!(!new.exists());
     // Nor does it change a store that is there, with or without its rows.
     let store = Store::<OldReading>::open(&new, Options::default()).unwrap();
-    store.append(OldReading(20)).unwrap();
+    store.append(Number(20)).unwrap();
     store.close().unwrap();
     let segment = new.join("log").join("00000000000000000001.seg");
     let before = std::fs::read(&segment).unwrap();
     for _ in 0..2 {
-        refused(Store::<Unfit<0>>::open(&new, Options::default()).map(drop));
-        refused(Store::<Unfit<700>>::open(&new, Options::default()).map(drop));
+        both_are_refused();
         assert!(before == std::fs::read(&segment).unwrap());
         std::fs::remove_file(new.join("synclog.db"))
             .or_else(|error| match error.kind() {
@@ -234,7 +174,7 @@ fn a_type_that_cannot_be_stored_is_refused_before_anything_is_made() {
 fn a_changed_table_is_told_as_an_upgrade_and_not_as_damage() {
     let dir = tempfile::tempdir().unwrap();
     let old = Store::<OldReading>::open(dir.path(), Options::default()).unwrap();
-    old.append_all([OldReading(21), OldReading(22)]).unwrap();
+    old.append_all([Number(21), Number(22)]).unwrap();
     old.close().unwrap();
     let kinds = |findings: &[synclog::Finding]| findings.iter().map(|found| found.kind).collect::<Vec<_>>();
     let mut findings = Vec::new();
@@ -243,7 +183,7 @@ fn a_changed_table_is_told_as_an_upgrade_and_not_as_damage() {
     assert!(!summary.is_sound(), "no row was compared");
     for rebuild in [false, true] {
         let copy = tempfile::tempdir().unwrap();
-        copy_store(dir.path(), copy.path());
+        copy_dir(dir.path(), copy.path());
         let (_, opened) = Store::<Reading>::replay(copy.path(), Options::default(), rebuild).unwrap();
         assert_eq!(kinds(&opened.findings), [FindingKind::TablesUpgraded], "{:?}", opened.findings);
     }
@@ -261,77 +201,15 @@ fn a_changed_table_is_told_as_an_upgrade_and_not_as_damage() {
     assert_eq!(kinds(&new.open_report().findings), [FindingKind::SchemaDiffers]);
 }
 
-/// However busy the machine is, opening waits for the rows.
-fn patient() -> Options {
-    Options::default().projection_wait(std::time::Duration::from_mins(1))
-}
-
-fn copy_store(from: &std::path::Path, to: &std::path::Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy_store(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
 /// The readings of another kind of thermometer: another type, whose table has the same name.
-#[derive(Clone, Debug, PartialEq)]
-struct Stranger(OldReading);
-
-impl Event for Stranger {
-    const KIND: u16 = 701;
-    const VERSION: u16 = 1;
-    const TABLE: Table = OldReading::TABLE;
-
-    fn prepare(&mut self, now: Timestamp) -> Result<(), Error> {
-        self.0.prepare(now)
-    }
-
-    fn encode(&self, version: u16) -> Result<Vec<u8>, Error> {
-        self.0.encode(version)
-    }
-
-    fn decode(version: u16, payload: &[u8]) -> Result<Self, Error> {
-        OldReading::decode(version, payload).map(Self)
-    }
-
-    fn to_row(&self) -> Vec<Value> {
-        self.0.to_row()
-    }
-
-    fn from_row(row: &[Value]) -> Result<Self, Error> {
-        OldReading::from_row(row).map(Self)
-    }
-}
-
-fn bytes(dir: &std::path::Path) -> std::collections::BTreeMap<std::path::PathBuf, Vec<u8>> {
-    let mut files = std::collections::BTreeMap::new();
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files.extend(bytes(&path));
-        } else if !path.to_string_lossy().ends_with("-shm") {
-            let found = std::fs::read(&path).unwrap();
-            // SQLite makes an empty one even where it only reads.
-            if !(path.to_string_lossy().ends_with("-wal") && found.is_empty()) {
-                files.insert(path, found);
-            }
-        }
-    }
-    files
-}
+type Stranger = Number<701, READINGS>;
 
 #[test]
 fn a_store_of_another_event_type_is_refused_before_anything_of_it_is_touched() {
     let small = || Options::default().segment_bytes(16 * 1024, 16 * 1024);
     let with_events = |dir: &std::path::Path| {
         let store = Store::<OldReading>::open(dir, small()).unwrap();
-        (0..1000).for_each(|number| drop(store.append_all([OldReading(number)])));
+        (0..1000).for_each(|number| drop(store.append_all([Number(number)])));
         store.close().unwrap();
         assert!(std::fs::read_dir(dir.join("log")).unwrap().count() > 2);
     };
@@ -354,7 +232,7 @@ fn a_store_of_another_event_type_is_refused_before_anything_of_it_is_touched() {
         with_events(dir);
         let other = tempfile::tempdir().unwrap();
         let store = Store::<Stranger>::open(other.path(), small()).unwrap();
-        store.append(Stranger(OldReading(1))).unwrap();
+        store.append(Number(1)).unwrap();
         store.close().unwrap();
         let first = std::path::Path::new("log").join("00000000000000000001.seg");
         std::fs::copy(other.path().join(&first), dir.join(first)).unwrap();
@@ -365,13 +243,13 @@ fn a_store_of_another_event_type_is_refused_before_anything_of_it_is_touched() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
         make(dir);
-        let before = bytes(dir);
+        let before = snapshot(dir);
         let refused = |result: Result<(), Error>, what: &str| {
             assert!(
                 matches!(&result, Err(Error::OtherEvents { found: 700, expected: 701, .. })),
                 "{case}, {what}: {result:?}"
             );
-            assert!(bytes(dir) == before, "{case}, {what}: nothing was touched");
+            assert!(snapshot(dir) == before, "{case}, {what}: nothing was touched");
         };
         refused(Store::<Stranger>::open(dir, small()).map(drop), "open");
         refused(Store::<Stranger>::open(dir, small().projection(false)).map(drop), "open without rows");
@@ -398,10 +276,10 @@ fn keys_count_also_where_the_event_is_not_understood() {
     new.append(reading("roof", 216)).unwrap();
     new.close().unwrap();
     let taken = |store: &Store<OldReading>| {
-        let error = store.append_with_key(OldReading(5), "of the newer").unwrap_err();
+        let error = store.append_with_key(Number(5), "of the newer").unwrap_err();
         assert!(matches!(&error, Error::KeyUnreadable { key, seq: 1 } if key == "of the newer"), "{error}");
         assert_eq!((error.outcome(), error.seq()), (synclog::Outcome::NotWritten, Some(1)));
-        assert_eq!(store.append_with_key(OldReading(6), "of the older").unwrap().seq, 3);
+        assert_eq!(store.append_with_key(Number(6), "of the older").unwrap().seq, 3);
     };
     let verify = || {
         let mut findings = Vec::new();

@@ -59,6 +59,18 @@ impl Bench {
         Self { temp: tempfile::tempdir().unwrap() }
     }
 
+    /// A store of so many events.
+    pub(crate) fn filled(events: usize) -> Self {
+        let bench = Self::new();
+        bench.fill(events);
+        bench
+    }
+
+    /// Appends the events of [`lines`].
+    pub(crate) fn fill(&self, events: usize) {
+        self.feed(&["append", "--stdin"], lines(events).as_bytes()).expect(0);
+    }
+
     /// The directory of the store.
     pub(crate) fn dir(&self) -> PathBuf {
         self.temp.path().join("store")
@@ -103,6 +115,31 @@ impl Bench {
         done.lines().iter().map(|line| text(line, "log_message")).collect()
     }
 
+    pub(crate) fn segment_path(&self, number: u64) -> PathBuf {
+        self.dir().join(format!("log/{number:020}.seg"))
+    }
+
+    /// Changes a byte of event `number` of [`lines`], which lies in this segment.
+    pub(crate) fn damage(&self, segment: u64, number: u32) {
+        let path = self.segment_path(segment);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let start = format!("m{number} xxx");
+        let at = bytes.windows(start.len()).position(|window| window == start.as_bytes()).unwrap();
+        bytes[at + 20] ^= 0x40;
+        std::fs::write(&path, bytes).unwrap();
+    }
+
+    pub(crate) fn database(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.dir().join("synclog.db")).unwrap()
+    }
+
+    pub(crate) fn remove_database(&self) {
+        for suffix in ["", "-wal", "-shm"] {
+            // Not every one is there.
+            let _ = std::fs::remove_file(self.dir().join(format!("synclog.db{suffix}")));
+        }
+    }
+
     /// The newest segment of the log.
     pub(crate) fn segment(&self) -> PathBuf {
         let names = std::fs::read_dir(self.dir().join("log")).unwrap();
@@ -140,6 +177,11 @@ impl Done {
         let mut lines = self.lines();
         assert_eq!(lines.len(), 1, "{}{}", self.out, self.err);
         lines.remove(0)
+    }
+
+    /// What the last line sums up.
+    pub(crate) fn summary(&self) -> Value {
+        self.lines().pop().unwrap()["summary"].take()
     }
 
     pub(crate) fn expect(self, code: i32) -> Self {
@@ -183,6 +225,26 @@ pub(crate) fn line(message: &str) -> String {
         "log_message": message,
     })
     .to_string()
+}
+
+/// Input lines of `append --stdin`, in frames large enough to hit: `m1 xxx…` and so on.
+pub(crate) fn lines(count: usize) -> String {
+    let lines: Vec<_> = (1..=count).map(|number| line(&format!("m{number} {}", "x".repeat(300)))).collect();
+    lines.join("\n")
+}
+
+/// Copies a directory with everything in it.
+pub(crate) fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy_dir(&path, &target);
+        } else {
+            std::fs::copy(&path, target).unwrap();
+        }
+    }
 }
 
 /// A file of the fixtures from an older system.

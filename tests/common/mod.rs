@@ -1,6 +1,8 @@
 //! What several tests share.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod number;
+
 use std::path::{Path, PathBuf};
 
 use synclog::{Company, Finding, Item, Level, Options, Reader, Status, Store, SyncEvent, SyncReader};
@@ -20,11 +22,14 @@ pub fn full_event(number: u64) -> SyncEvent {
         .with_run(format!("run-{}", number % 3))
 }
 
-/// Small segments, so that a few hundred events fill several. However busy the machine is, opening waits for the
-/// rows.
+/// However busy the machine is, opening waits for the rows.
+pub fn patient() -> Options {
+    Options::default().projection_wait(std::time::Duration::from_mins(1))
+}
+
+/// The same with small segments, so that a few hundred events fill several.
 pub fn small() -> Options {
-    let patience = std::time::Duration::from_mins(1);
-    Options::default().segment_bytes(16 * 1024, 64 * 1024).projection_wait(patience)
+    patient().segment_bytes(16 * 1024, 64 * 1024)
 }
 
 pub fn open(dir: &Path) -> Store<SyncEvent> {
