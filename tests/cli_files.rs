@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use cli_support::{Bench, Done, append_args, done, lines, text};
+use cli_support::{Bench, Done, append_args, done, legacy, lines, text};
 
 /// The program under a limit of the shell that starts it.
 fn limited(bench: &Bench, limit: &str, args: &[&str], input: &str) -> Done {
@@ -178,6 +178,26 @@ fn what_is_no_file_in_a_files_place_is_named_and_hangs_nobody() {
             assert!(!bench.dir().join("nowhere").exists(), "{what}: made through a link");
         }
     }
+}
+
+/// The same beside a database that is imported, which is somebody else's and may be linked.
+#[test]
+fn a_pipe_beside_an_imported_database_hangs_nobody() {
+    let bench = Bench::new();
+    let source = bench.temp.path().join("old.db");
+    std::fs::copy(legacy("legacy.db"), &source).unwrap();
+    for suffix in ["-wal", "-journal"] {
+        let beside = bench.temp.path().join(format!("old.db{suffix}"));
+        pipe(&beside);
+        let done = ends(&bench, &["import", source.to_str().unwrap()]).expect(1);
+        assert!(done.err.contains(suffix) && done.err.contains("not a regular file"), "{}", done.err);
+        assert!(!bench.dir().exists(), "nothing is made");
+        std::fs::remove_file(&beside).unwrap();
+    }
+    let link = bench.temp.path().join("link.db");
+    symlink(&source, &link).unwrap();
+    ends(&bench, &["import", link.to_str().unwrap()]).expect(0);
+    assert!(!bench.messages().is_empty());
 }
 
 /// A cursor file may be as long as it likes: a short beginning of it is read.
