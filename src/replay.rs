@@ -1,48 +1,36 @@
 //! Log to projection: catching up, comparing, healing, rebuilding. One apply, different ranges.
 //!
-//! Only this module and the store see both sides. Memory is one step: at most [`STEP_ROWS`] rows or
-//! about [`STEP_BYTES`] of payload, whatever the log's size, and [`BULK`] times that where rows are far behind.
+//! Only this module and the store see both sides. Memory is one step of [`stretch`], and [`BULK`] times that where
+//! rows are far behind.
+
+mod donor;
+mod stretch;
 
 use std::path::Path;
-use std::sync::mpsc::{channel, sync_channel};
 
 use serde::{Deserialize, Serialize};
 
 use crate::absences;
-use crate::application;
-use crate::codec;
 pub(crate) use crate::erasures::covers;
-use crate::erasures::{Erasures, merged};
+use crate::erasures::merged;
 use crate::error::{Error, Result};
-use crate::event::{Event, Value};
+use crate::event::Event;
 use crate::finding::{Finding, FindingKind};
-use crate::log::cursor::{Cursor, Entry};
-use crate::log::deletion::Deletion;
-use crate::log::frame::Header;
-use crate::log::heal::{Donor, DonorFrame};
+use crate::log::cursor::Cursor;
 use crate::log::view::LogView;
 use crate::projection::rebuild::Rebuild;
 use crate::projection::row::Row;
 use crate::projection::schema::Schema;
 use crate::projection::unread;
-use crate::projection::{Applied, Changes, Connection, LOST, Projection, Step, Trouble, compare};
-use crate::store_id::StoreId;
-use crate::threads;
-use crate::time::Timestamp;
+use crate::projection::{Applied, Changes, Connection, Projection, Step, Trouble, compare};
 
-const STEP_ROWS: usize = 512;
-const STEP_BYTES: usize = 1024 * 1024;
+pub(crate) use donor::RowDonor;
+use stretch::{STEP_ROWS, gather_steps};
+pub(crate) use stretch::{Stretch, deletions, gap_finding, gather, read_ahead};
+
 /// Where rows are far behind, one transaction holds as many: every index's pages are then written once for all
 /// of them.
 const BULK: usize = 8;
-
-/// The finding for a gap, without its place.
-pub(crate) fn gap_finding(header: &Header) -> Finding {
-    let at = header.gap().map_or(0, |gap| i64::from(gap.accepted_at) * 1_000_000);
-    let at = Timestamp::from_micros(at).unwrap_or(Timestamp::MIN);
-    let what = format!("lost, and given up at {at}");
-    Finding::new(FindingKind::AcceptedLoss, what).seqs(header.seq, header.next_seq() - 1)
-}
 
 /// What a replay did to the rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,193 +95,6 @@ impl Stop {
             Self::View(trouble) => trouble.into_error(database),
         }
     }
-}
-
-/// One stretch of the log, ready to be applied or compared.
-#[derive(Default)]
-pub(crate) struct Stretch {
-    pub(crate) step: Step,
-    /// Unknown events and damage.
-    pub(crate) findings: Vec<Finding>,
-    /// Seqs whose frames are damaged or missing: nothing can be said about their rows.
-    pub(crate) damaged: Vec<(u64, u64)>,
-    pub(crate) events: u64,
-    /// The seq of the event behind this stretch.
-    pub(crate) next_seq: u64,
-    /// Bytes that are not zero behind the last frame of a segment.
-    pub(crate) stray: Vec<Finding>,
-    /// Erased events: seq, segment, offset.
-    erased: Vec<(u64, u64, u64)>,
-    /// What a deletion record further on covers.
-    gone: Vec<(u64, u64)>,
-}
-
-impl Stretch {
-    /// Takes out the rows of deleted events. The stretch begins at event `from`.
-    fn leave_out(&mut self, deleted: &[(u64, u64)], from: u64) {
-        let first = deleted.partition_point(|(_, last)| *last < from);
-        let behind = deleted.partition_point(|(first, _)| *first < self.next_seq);
-        // Both are within it.
-        self.gone = deleted.get(first..behind).unwrap_or_default().to_vec();
-        if !self.gone.is_empty() {
-            self.step.rows.retain(|row| !covers(&self.gone, row.seq));
-        }
-    }
-
-    /// The events that cannot be read.
-    fn unread(&self) -> impl Iterator<Item = Finding> {
-        self.findings.iter().filter(|finding| finding.kind.is_unread()).cloned()
-    }
-
-    /// Hands on what was erased and deleted here.
-    pub(crate) fn note_erasures(&self, erasures: &mut Erasures, view: &LogView) {
-        for (seq, segment, offset) in &self.erased {
-            erasures.erased(*seq, view.log.segment_path(*segment), *offset);
-        }
-        erasures.deleted(&self.step.deleted);
-    }
-}
-
-/// Reads the next stretch; `None` at the horizon.
-pub(crate) fn gather<E: Event>(cursor: &mut Cursor) -> Result<Option<Stretch>> {
-    gather_steps::<E>(cursor, 1)
-}
-
-/// The same, of as many steps.
-fn gather_steps<E: Event>(cursor: &mut Cursor, steps: usize) -> Result<Option<Stretch>> {
-    let mut stretch = Stretch::default();
-    let log = cursor.log().clone();
-    let (mut bytes, mut entries) = (0, 0);
-    while stretch.step.rows.len() < steps * STEP_ROWS
-        && entries < 4 * steps * STEP_ROWS
-        && bytes < steps * STEP_BYTES
-    {
-        let Some(entry) = cursor.next()? else { break };
-        entries += 1;
-        if let Entry::Event { payload, .. } | Entry::Deletion { payload } = &entry {
-            bytes += payload.len();
-        }
-        match entry {
-            Entry::Event { header, raw, payload } => {
-                stretch.events += 1;
-                stretch.step.applied = Some(Applied { seq: header.seq, sum: header.sum });
-                match codec::row::<E>(&header, raw, payload) {
-                    Ok(row) => stretch.step.rows.push(row),
-                    Err(unread) => {
-                        stretch.step.absent.push((header.seq, header.seq, unread.word()));
-                        stretch.findings.push(unread.finding(header.seq));
-                        stretch.step.unread_keys.extend(unread.key.map(|key| (header.seq, key)));
-                    }
-                }
-            }
-            Entry::Deletion { payload } => {
-                if let Some(record) = Deletion::decode(payload) {
-                    stretch.step.deleted.extend(record.ranges);
-                }
-            }
-            Entry::Erased { seq, segment, offset, .. } => {
-                stretch.events += 1;
-                stretch.erased.push((seq, segment, offset));
-                stretch.step.absent.push((seq, seq, "erased"));
-            }
-            Entry::Gap { header, segment, offset } => {
-                let (first, last) = (header.seq, header.next_seq() - 1);
-                // What the gap says of its last event is where the rows stand behind it.
-                stretch.step.applied = Some(Applied { seq: last, sum: header.sum });
-                stretch.step.absent.push((first, last, LOST));
-                let path = log.segment_path(segment);
-                stretch.findings.push(gap_finding(&header).at(path, offset));
-            }
-            Entry::Damage(finding) => {
-                if let Some(first) = finding.seq {
-                    stretch.damaged.push((first, finding.last_seq.unwrap_or(first)));
-                }
-                stretch.findings.push(finding);
-            }
-        }
-    }
-    // Whoever reads rows back after a step must not miss one that the step itself takes away.
-    let Step { rows, deleted, .. } = &mut stretch.step;
-    if !deleted.is_empty() {
-        let deleted = merged(deleted.clone());
-        rows.retain(|row| !covers(&deleted, row.seq));
-    }
-    stretch.next_seq = cursor.next_seq();
-    stretch.stray = cursor.take_stray();
-    Ok((entries > 0).then_some(stretch))
-}
-
-/// Which events deletion records cover, as stretches in their order. The records lie behind what they cover.
-pub(crate) fn deletions(view: &LogView) -> Result<Vec<(u64, u64)>> {
-    let (mut cursor, _) = view.cursor(view.first_seq())?;
-    let mut found = Vec::new();
-    while let Some(entry) = cursor.next()? {
-        if let Entry::Deletion { payload } = entry
-            && let Some(record) = Deletion::decode(payload)
-        {
-            found.extend(record.ranges);
-        }
-    }
-    Ok(merged(found))
-}
-
-/// Reads the log to the cursor's horizon in a thread of its own, a few stretches ahead of `each`: reading
-/// and decoding take about as long as SQLite takes for its part. `each` gives back the rows that it has done
-/// with: the thread that has made them frees them, so that the two do not wait for each other's memory. Where
-/// no thread can be had, one thread does both.
-///
-/// Rows of events that are deleted anywhere in the log are left out.
-pub(crate) fn read_ahead<E: Event>(
-    view: &LogView,
-    mut cursor: Cursor,
-    mut each: impl FnMut(Stretch) -> Result<Vec<Row>, Stop>,
-) -> Result<(), Stop> {
-    const AHEAD: usize = 4;
-    const READER: &str = "synclog-read";
-    let deleted = deletions(view)?;
-    let mut from = cursor.next_seq();
-    let mut gather = |cursor: &mut Cursor| {
-        let mut stretch = gather::<E>(cursor)?;
-        if let Some(stretch) = &mut stretch {
-            stretch.leave_out(&deleted, from);
-            from = stretch.next_seq;
-        }
-        Ok::<_, Error>(stretch)
-    };
-    let (cursor, gather) = (&mut cursor, &mut gather);
-    let done = std::thread::scope(|scope| {
-        let (sender, stretches) = sync_channel(AHEAD);
-        let (give_back, done_with) = channel::<Vec<Row>>();
-        let reader = threads::spawn_scoped(scope, READER, || {
-            // Moved here, so that they go when this ends.
-            let (sender, done_with) = (sender, done_with);
-            // Whoever reads no further has dropped the other end.
-            while let Some(stretch) = gather(cursor).transpose()
-                && let sound = stretch.is_ok()
-                && sender.send(stretch).is_ok()
-                && sound
-            {
-                done_with.try_iter().for_each(drop);
-            }
-        });
-        let Ok(reader) = reader else { return None };
-        let done = stretches.into_iter().try_for_each(|stretch| {
-            // At its end the reader is gone, and takes nothing back.
-            drop(give_back.send(each(stretch?)?));
-            Ok(())
-        });
-        // The scope alone would not wait until the thread is gone, only until its work is done. One that died
-        // has not read to the end.
-        let ended = threads::ended(READER, reader.join());
-        Some(done.and_then(|()| Ok(ended?)))
-    });
-    if let Some(done) = done {
-        return done;
-    }
-    while let Some(stretch) = gather(cursor)? {
-        drop(each(stretch)?);
-    }
-    Ok(())
 }
 
 /// A stretch without damage, or the error that names it: rows are never built over a gap, and rows
@@ -598,62 +399,4 @@ pub(crate) fn fill<E: Event>(db: &Connection, schema: &Schema, view: &LogView) -
     })?;
     db.execute_batch("COMMIT").map_err(Trouble::from)?;
     Ok(applied)
-}
-
-/// Rows as a source of frames for [`crate::log::heal`].
-pub(crate) struct RowDonor<'a, E> {
-    db: &'a Connection,
-    schema: &'a Schema,
-    event: std::marker::PhantomData<E>,
-}
-
-impl<'a, E: Event> RowDonor<'a, E> {
-    pub(crate) fn new(db: &'a Connection, schema: &'a Schema) -> Self {
-        Self { db, schema, event: std::marker::PhantomData }
-    }
-}
-
-impl<E: Event> Donor for RowDonor<'_, E> {
-    fn frame(&mut self, seq: u64) -> Result<Option<DonorFrame>> {
-        let id = seq as i64;
-        let mut rows = match compare::rows_between(self.db, self.schema, id, id, 1) {
-            Ok(rows) => rows,
-            // A row that cannot be read now is no proof that there is none.
-            Err(trouble @ (Trouble::Busy(_) | Trouble::Failed(_))) => {
-                return Err(trouble.into_error(Path::new(self.db.path().unwrap_or_default())));
-            }
-            // A damaged database gives nothing; the damage of the log is then named as what it is.
-            Err(_) => return Ok(None),
-        };
-        let Some(row) = rows.pop() else { return Ok(None) };
-        let Value::Blob(kept) = row.frame else { return Ok(None) };
-        let key = match row.key {
-            Value::Null => None,
-            Value::Text(key) => Some(key),
-            _ => return Ok(None),
-        };
-        let frame = application::from_row::<E>(&row.values).and_then(|event| {
-            let again = codec::frame_again(&event, key.as_deref(), &kept);
-            application::discard(event);
-            again
-        });
-        // A row that makes no frame proves none.
-        Ok(frame.ok().map(|(header, payload)| DonorFrame { header, payload }))
-    }
-
-    fn deleted(&mut self, last: u64) -> Result<Vec<(u64, u64)>> {
-        match compare::deleted(self.db, self.schema, last) {
-            Ok(found) => Ok(merged(found)),
-            // What cannot be read now is no proof that nothing was deleted. The path is for the message.
-            Err(trouble @ (Trouble::Busy(_) | Trouble::Failed(_))) => {
-                Err(trouble.into_error(Path::new(self.db.path().unwrap_or_default())))
-            }
-            // A damaged database gives nothing.
-            Err(_) => Ok(Vec::new()),
-        }
-    }
-
-    fn store(&self) -> Option<StoreId> {
-        crate::projection::store_of(self.db)
-    }
 }
