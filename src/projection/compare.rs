@@ -1,6 +1,13 @@
 //! Comparing rows with what they should be: one row, a stretch, or only counts.
 
+use std::path::Path;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::time::Duration;
+
 use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::disk;
+use crate::threads;
 
 use super::row::{FoundRow, Row};
 use super::schema::Schema;
@@ -219,7 +226,7 @@ pub(crate) fn lacking_between(
     }
     // Beside a writer all of it must be of one moment.
     let _one_moment = db.unchecked_transaction()?;
-    if Tally::of(db, schema)?.has_all(db, schema, first, last)? {
+    if Tally::soon(db, schema, last - first + 1)?.has_all(db, schema, first, last)? {
         return Ok(0);
     }
     let sql = format!("SELECT count(*) FROM {} WHERE id BETWEEN ?1 AND ?2", schema.table);
@@ -244,10 +251,39 @@ impl Tally {
         Self::by(db, schema, "count(id)")
     }
 
-    /// The same several times as fast, but in a single step of SQLite's machine, so that nothing bounds the work:
-    /// whoever waits for it must be able to interrupt it.
-    pub(crate) fn at_once(db: &Connection, schema: &Schema) -> Result<Self, Trouble> {
-        Self::by(db, schema, "count(*)")
+    /// Rows from which on starting a thread takes less time than counting step by step.
+    pub(crate) const MANY: u64 = if cfg!(test) { 1 } else { 5_000 };
+
+    /// The same several times as fast where there are about so many rows: in a single step of SQLite's machine,
+    /// which nothing bounds, so that a thread interrupts it where it takes long. Pages that share others would be
+    /// counted for ever.
+    pub(crate) fn soon(db: &Connection, schema: &Schema, rows: u64) -> Result<Self, Trouble> {
+        /// A hundred times as long as it takes, for each row; and how long in any case.
+        const PATIENCE: (Duration, Duration) = (Duration::from_micros(1), Duration::from_millis(500));
+        /// The least that a row takes in an index, in bytes.
+        const LEAST_BYTES: u64 = 8;
+        if rows < Self::MANY {
+            return Self::of(db, schema);
+        }
+        // What cannot be looked up has no size.
+        let size = disk::file_len(Path::new(db.path().unwrap_or_default())).unwrap_or(0);
+        let rows = u32::try_from(rows.min(size / LEAST_BYTES)).unwrap_or(u32::MAX);
+        let mut patience = PATIENCE.0 * rows + PATIENCE.1;
+        let (counting, over) = sync_channel::<()>(0);
+        let interrupt = db.get_interrupt_handle();
+        let watch = move || {
+            // One that comes before the count has begun is lost.
+            while matches!(over.recv_timeout(patience), Err(RecvTimeoutError::Timeout)) {
+                interrupt.interrupt();
+                patience = Duration::from_millis(1);
+            }
+        };
+        let Ok(watch) = threads::spawn("synclog-watch", watch) else { return Self::of(db, schema) };
+        let counted = Self::by(db, schema, "count(*)");
+        drop(counting);
+        // So that nothing else is interrupted.
+        drop(watch.join());
+        counted.or_else(|_| Self::of(db, schema))
     }
 
     fn by(db: &Connection, schema: &Schema, count: &str) -> Result<Self, Trouble> {

@@ -20,8 +20,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use rusqlite::Connection;
 use rusqlite::config::DbConfig;
-pub(crate) use rusqlite::{Connection, InterruptHandle};
 use rusqlite::{ErrorCode, OpenFlags, OptionalExtension, ToSql, TransactionBehavior, params};
 
 use crate::disk::{self, FileIdentity, access};

@@ -1,7 +1,6 @@
 //! What opening has learned before rows are brought up to the log, so that nothing is looked at twice.
 
 use std::path::Path;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use crate::disk::{self, FileIdentity};
 use crate::log::cursor::Segments;
 use crate::projection::compare::Tally;
 use crate::projection::schema::Schema;
-use crate::projection::{self, Connection, Db, InterruptHandle};
+use crate::projection::{self, Connection, Db};
 use crate::threads;
 
 /// What opening has learned.
@@ -31,74 +30,40 @@ pub(super) struct KnownRows {
 }
 
 /// Rows that are being counted in a thread of its own while the log is walked through.
-pub(super) struct Counting {
-    thread: Option<JoinHandle<()>>,
-    /// Stops the count.
-    interrupt: Receiver<InterruptHandle>,
-    counted: Receiver<Option<Tally>>,
-}
+pub(super) struct Counting(Option<JoinHandle<Option<Tally>>>);
 
 impl Counting {
-    /// Counting fewer rows step by step takes less time than starting a thread.
-    const LEAST_ROWS: u64 = if cfg!(test) { 1 } else { 5_000 };
-    /// How long a count is waited for in any case, and for each row that the log explains: a hundred times as long
-    /// as it takes. Pages that share others would be counted for ever; whoever has waited counts within bounds.
-    const PATIENCE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_micros(1));
-
     /// Starts to count where there are about so many rows in the database of this connection.
     pub(super) fn start(db: &Connection, database: &Path, schema: &Schema, rows: u64) -> Option<Self> {
         // Without a write-ahead log whoever reads keeps out whoever writes: ourselves.
-        if rows < Self::LEAST_ROWS || !projection::uses_wal(db) {
+        if rows < Tally::MANY || !projection::uses_wal(db) {
             return None;
         }
         let (path, schema) = (database.to_owned(), schema.clone());
-        let ((hand_over, interrupt), (tell, counted)) = (sync_channel(1), sync_channel(1));
         let count = move || {
             // Whoever needs the tally counts again, and meets the error.
             let db = projection::open_for_reading(&path, Duration::ZERO).ok()?;
-            // Nobody wants it any more where this fails.
-            hand_over.send(db.get_interrupt_handle()).ok()?;
             // Each page is looked at once: a few buffers that stay warm are faster than many. Nor does a count
             // depend on what is in the cells of a leaf, so that looking at each takes longer than counting.
             db.execute_batch("PRAGMA cache_size=32; PRAGMA cell_size_check=OFF").ok()?;
-            Tally::at_once(&db, &schema).ok()
-        };
-        // Nor where this fails.
-        let run = move || {
-            let _ = tell.send(count());
+            Tally::soon(&db, &schema, rows).ok()
         };
         // Without a thread whoever needs the tally counts.
-        threads::spawn("synclog-count", run).ok().map(|thread| Self {
-            thread: Some(thread),
-            interrupt,
-            counted,
-        })
+        threads::spawn("synclog-count", count).ok().map(|thread| Self(Some(thread)))
     }
 
-    /// Waits for the tally of about `rows` rows. `None` where it failed, or takes too long; whoever needs one counts
-    /// again, and meets the error.
-    pub(super) fn tally(self, rows: u64) -> Option<Tally> {
-        let (always, each) = Self::PATIENCE;
-        let patience = always + each.saturating_mul(u32::try_from(rows).unwrap_or(u32::MAX));
-        // The error says only that it takes too long.
-        self.counted.recv_timeout(patience).ok().flatten()
+    /// Waits for the tally. `None` where it failed; whoever needs one counts again, and meets the error.
+    pub(super) fn tally(mut self) -> Option<Tally> {
+        self.0.take()?.join().ok()?
     }
 }
 
 impl Drop for Counting {
     fn drop(&mut self) {
-        let Some(thread) = self.thread.take() else { return };
-        if let Ok(interrupt) = self.interrupt.recv() {
-            // It is in the count, or about to begin it, where an interruption is lost.
-            while matches!(
-                self.counted.recv_timeout(Duration::from_millis(1)),
-                Err(RecvTimeoutError::Timeout)
-            ) {
-                interrupt.interrupt();
-            }
-        }
         // An opening that failed leaves nobody behind who still has the database open.
-        drop(thread.join());
+        if let Some(thread) = self.0.take() {
+            drop(thread.join());
+        }
     }
 }
 
@@ -127,7 +92,7 @@ mod tests {
         let database = projection::database_path(dir.path());
         let db = Connection::open(&database).unwrap();
         let start = || Counting::start(&db, &database, &schema, 9);
-        assert_eq!(start().unwrap().tally(9), Some(Tally::of(&db, &schema).unwrap()));
+        assert_eq!(start().unwrap().tally(), Some(Tally::of(&db, &schema).unwrap()));
         db.query_row("PRAGMA journal_mode=DELETE", [], |_| Ok(())).unwrap();
         assert!(start().is_none());
     }

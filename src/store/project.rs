@@ -421,7 +421,7 @@ impl Projector {
         let halt = self.halt.clone();
         absences::settle::<E>(projection, view, &|| !halt.is_due(), &mut self.findings)?;
         let db = projection.reader();
-        let tally = match counting.and_then(|counting| counting.tally(applied)) {
+        let tally = match counting.and_then(Counting::tally) {
             Some(tally) => tally,
             None => Tally::of(db, &self.schema)?,
         };
