@@ -18,7 +18,7 @@ use crate::event::Event;
 use crate::finding::{Finding, FindingKind};
 use crate::log::cursor::Cursor;
 use crate::log::view::LogView;
-use crate::projection::rebuild::Rebuild;
+use crate::projection::rebuild::{OldRows, Rebuild};
 use crate::projection::row::Row;
 use crate::projection::schema::Schema;
 use crate::projection::unread;
@@ -348,14 +348,13 @@ fn heal_stretch(
     Ok(())
 }
 
-/// Makes all rows anew from the log, from where `new` stands, and puts them in the old ones' place. `old` is
-/// what can still be read of another database that the new one replaces; rows there that no event explains are
-/// carried over as set aside. Events that cannot be read go to `findings`; what others had on tables of ours is
-/// told in words.
+/// Makes all rows anew from the log, from where `new` stands, and puts them in the old ones' place. Old rows that no
+/// event explains are carried over as set aside. Events that cannot be
+/// read go to `findings`; what others had on tables of ours is told in words.
 pub(crate) fn rebuild<E: Event>(
     mut new: Rebuild,
     view: &LogView,
-    old: Option<&Connection>,
+    old: OldRows<'_>,
     go_on: &dyn Fn() -> bool,
     report: &mut ReplayReport,
     findings: &mut Vec<Finding>,

@@ -16,8 +16,8 @@ use super::cursor::{Cursor, Entry, Horizon, Segments};
 use super::directory::LogDir;
 use super::frame::{self, Draft, FrameKind, Header, MARK_LEN, Seed, body_of, decode_header};
 use super::heal::{Donor, DonorFrame};
-use super::segment::FIRST_FRAME;
-use super::survey::{Chain, Witness};
+use super::segment::{FIRST_FRAME, SegmentHeader};
+use super::survey::{Chain, Survey, Witness};
 
 /// Where a history's next frame stands.
 #[derive(Clone, Copy, Debug)]
@@ -101,24 +101,23 @@ fn sum_at(log: &LogDir, segments: &Segments, horizon: Horizon, seq: u64) -> Resu
     })
 }
 
-/// The finding for a file `tail` that has seen another event than the log holds under its seq. Where a row
-/// remembers the same as the file, the rows speak for both.
-pub(crate) fn of_tail(
+/// The header checksum that a row remembers for an event.
+pub(crate) fn sum_of_row(seq: u64, donor: &mut dyn Donor) -> Result<Option<u32>> {
+    Ok(donor.frame(seq)?.and_then(|frame| sum_of(&frame)))
+}
+
+/// The finding for a witness that has seen another event than the log holds under its seq. Without its file.
+pub(crate) fn of_witness(
     log: &LogDir,
     segments: &Segments,
     horizon: Horizon,
     witness: Witness,
-    donor: &mut dyn Donor,
 ) -> Result<Option<Finding>> {
-    let row = donor.frame(witness.seq)?.and_then(|frame| sum_of(&frame));
-    if row == Some(witness.sum) {
-        return Ok(None);
-    }
     let own = sum_at(log, segments, horizon, witness.seq)?;
     Ok(own.filter(|own| *own != witness.sum).map(|_| {
         let what = "two histories of this store: this file has seen another event under this seq than the log \
                     holds; put the log back that belongs to it, or take this one with `synclog repair --trust-log`";
-        Finding::new(FindingKind::TwoHistories, what).seq(witness.seq).file(log.tail_path())
+        Finding::new(FindingKind::TwoHistories, what).seq(witness.seq)
     }))
 }
 
@@ -174,6 +173,46 @@ pub(crate) fn find(
         }
     }
     Ok(None)
+}
+
+/// What rows hold behind the log's end.
+#[derive(Clone, Copy, Default)]
+pub(super) struct RowsBehind {
+    /// The last event of a row whose header sits on the one before it, and so on back to the log's end.
+    pub(super) seen: Option<Witness>,
+    /// The last one up to which every payload fits as well, and that ends a batch: a part of one would be dropped.
+    pub(super) whole: Option<Witness>,
+}
+
+/// Follows rows from the end of the frames of the last segment on, or from the start of the batch that has no end
+/// there. No applied seq is needed for that: a row is made only of what was durable (P2).
+pub(super) fn rows_behind(
+    segment: &SegmentHeader,
+    surveyed: &Survey,
+    donor: &mut dyn Donor,
+) -> Result<RowsBehind> {
+    follow(segment.store, segment.number, surveyed.open_batch.unwrap_or(surveyed.end), donor)
+}
+
+/// The same from a place in a segment on.
+pub(super) fn follow(
+    store: StoreId,
+    segment: u64,
+    chain: Chain,
+    donor: &mut dyn Donor,
+) -> Result<RowsBehind> {
+    let (mut stand, mut found) = (Stand { segment, chain }, RowsBehind::default());
+    let mut sound = true;
+    while let Some((behind, header, whole)) = next(store, &stand, donor)? {
+        let own = Some(Witness { seq: header.seq, sum: header.sum });
+        sound &= whole;
+        if sound && !header.more() {
+            found.whole = own;
+        }
+        found.seen = own;
+        stand = behind;
+    }
+    Ok(found)
 }
 
 fn at(cursor: &Cursor) -> Stand {

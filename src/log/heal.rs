@@ -37,8 +37,10 @@ pub(crate) struct DonorFrame {
 }
 
 /// A donor that knows nothing.
+#[cfg(any(test, fuzzing))]
 pub(crate) struct NoDonor;
 
+#[cfg(any(test, fuzzing))]
 impl Donor for NoDonor {
     fn frame(&mut self, _seq: u64) -> Result<Option<DonorFrame>> {
         Ok(None)
@@ -62,7 +64,7 @@ const MARK_MAY_DIFFER: usize = 4;
 pub(crate) fn plan(
     reader: &mut SegmentReader,
     mut chain: Chain,
-    witnesses: [Option<Witness>; 2],
+    witnesses: &[Option<Witness>],
     later: Option<&SegmentHeader>,
     donor: &mut dyn Donor,
 ) -> Result<Option<Vec<Patch>>> {

@@ -61,7 +61,7 @@ impl Sealed {
             chain = Chain::after(chain.offset, &frame_at(&mut reader, &chain).unwrap().unwrap().header);
         }
         let mut known = KnownFrames(if rows { self.rows.clone() } else { Frames::new() });
-        let patches = plan(&mut reader, chain, witnesses, later, &mut known).unwrap();
+        let patches = plan(&mut reader, chain, &witnesses, later, &mut known).unwrap();
         patches.map(|patches| patches.into_iter().map(|patch| patch.seq).collect())
     }
 
@@ -166,6 +166,6 @@ fn no_mark_is_built_beyond_the_segments_end() {
     for left in [0, 8, MARK_LEN - 8] {
         let mut reader = log_on(&log.disk).reader(&log.first).unwrap();
         let chain = Chain { offset: log.first.size - left, seq: 5, previous: 1, in_batch: false };
-        assert!(plan(&mut reader, chain, [None, None], None, &mut NoDonor).unwrap().is_none(), "{left}");
+        assert!(plan(&mut reader, chain, &[None, None], None, &mut NoDonor).unwrap().is_none(), "{left}");
     }
 }

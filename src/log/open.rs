@@ -12,6 +12,7 @@ use crate::store_id::StoreId;
 use super::cursor::Segments;
 use super::damage::{all_gone, beyond_finding, cut_batch_finding, name_damage, name_gaps};
 use super::directory::{Listing, LogDir};
+use super::fork;
 use super::heal::{self, Donor, Patch};
 use super::lost_records;
 use super::quarantine;
@@ -34,6 +35,8 @@ pub(crate) struct Recovered {
     pub(crate) rewritten_bytes: u64,
     pub(crate) healed_events: u64,
     pub(crate) sighting: Option<Sighting>,
+    /// The newest event that anybody has seen.
+    pub(crate) seen: Option<Witness>,
     pub(crate) created: bool,
     pub(crate) segments: Segments,
 }
@@ -42,6 +45,9 @@ pub(crate) struct Recovered {
 pub(crate) struct OpenLog<'a> {
     pub(crate) limits: Limits,
     pub(crate) witness: Option<Witness>,
+    /// An applied seq that has no row to vouch for it. It counts only where bytes at the log's end would be cut off:
+    /// those may be what it speaks of.
+    pub(crate) claim: Option<Witness>,
     pub(crate) donor: &'a mut dyn Donor,
     /// There may be a witness, but it cannot be read now. Then nothing is ever cut off: the bytes
     /// could be what the witness proves.
@@ -68,7 +74,7 @@ impl OpenLog<'_> {
             self.tail = tail::of_store(found, store);
             return Ok(tail::foreign(found, store, log.tail_path()));
         }
-        self.witness = None;
+        (self.witness, self.claim) = (None, None);
         if dry_run {
             return Ok(None);
         }
@@ -146,7 +152,7 @@ pub(crate) fn open_listed(
     mut with: OpenLog<'_>,
 ) -> Result<(LogWriter, Recovered)> {
     if !listing.refusals.is_empty() {
-        return Err(refusal(log, listing, &with)?);
+        return Err(refusal(log, listing, &mut with)?);
     }
     let Some(active) = listing.segments.last().copied() else {
         return Err(Error::NoStore { dir: log.store_dir.clone() });
@@ -179,11 +185,16 @@ pub(crate) fn open_listed(
 }
 
 /// The error for segments that are missing or none of this log: with what witnesses have seen behind the last one.
-fn refusal(log: &LogDir, listing: Listing, with: &OpenLog<'_>) -> Result<Error> {
+fn refusal(log: &LogDir, listing: Listing, with: &mut OpenLog<'_>) -> Result<Error> {
     let mut findings = listing.refusals;
     if let Some(active) = listing.segments.last().filter(|_| !with.trust_log) {
-        let witness = newest(with.witness, tail::of_store(tail::read(log)?, active.store));
-        let surveyed = survey(&mut log.reader(active)?, witness, None)?;
+        let mut witness = newest(with.witness, tail::of_store(tail::read(log)?, active.store));
+        let mut surveyed = survey(&mut log.reader(active)?, witness, None)?;
+        let rows = fork::rows_behind(active, &surveyed, with.donor)?;
+        if newest(witness, rows.seen) != witness {
+            witness = rows.seen;
+            surveyed = survey(&mut log.reader(active)?, witness, None)?;
+        }
         findings.extend(beyond_finding(log, &surveyed, active, witness));
     }
     Ok(Error::Damaged { dir: log.store_dir.clone(), findings })
@@ -197,6 +208,13 @@ pub(crate) fn repair(
 ) -> Result<(Recovered, Vec<Finding>)> {
     let mut done = Recovered::default();
     let parts = salvage(log, with, dry_run, &mut done)?;
+    if !with.trust_log
+        && let Some(last) = listed(log, &parts)?.segments.last()
+    {
+        let surveyed = survey(&mut log.reader_of(last, &parts)?, None, None)?;
+        let rows = fork::rows_behind(last, &surveyed, with.donor)?;
+        with.witness = newest(with.witness, rows.whole);
+    }
     let remade = remake(log, with, &listed(log, &parts)?, &parts, dry_run, &mut done)?;
     let listing = listed(log, &parts)?;
     done.findings.extend(listing.notes);
@@ -326,16 +344,35 @@ impl Mender<'_> {
         // A witness speaks of the newest event it has seen; in a sealed segment it proves nothing
         // that the next segment's header does not prove better.
         let (outside, own) = (with.witness.filter(|_| last), with.tail.filter(|_| last));
-        let witness = newest(outside, own);
+        let (mut witness, mut rows) = (newest(outside, own), None);
+        let mut ask_rows = last && !with.trust_log;
         let (mut healed_to, mut cleared) = (0, false);
         self.kept_to = 0;
         loop {
             let path = self.log.segment_path(header.number);
             let mut reader = SegmentReader::new(path, *header, Arc::clone(file));
             let surveyed = survey(&mut reader, witness, later)?;
+            if std::mem::take(&mut ask_rows) {
+                let behind = fork::rows_behind(header, &surveyed, with.donor)?;
+                let more = newest(witness, behind.seen) != witness;
+                (witness, rows) = (newest(witness, behind.seen), behind.whole);
+                if more {
+                    continue;
+                }
+            }
             let row = decide(surveyed.evidence);
-            self.done.rows.push(row.name);
             let open_batch = surveyed.open_batch.filter(|_| later.is_none());
+            let cuts = row.verdict == Verdict::CleanEnd && open_batch.is_some()
+                || matches!(row.verdict, Verdict::TornTail | Verdict::DamagedFiller);
+            let from = open_batch.unwrap_or(surveyed.end);
+            if let Some(claim) = with.claim.take_if(|claim| last && cuts && claim.seq >= from.seq) {
+                witness = newest(witness, Some(claim));
+                continue;
+            }
+            self.done.rows.push(row.name);
+            if last {
+                self.done.seen = witness;
+            }
             match row.verdict {
                 Verdict::CleanEnd if open_batch.is_none() => return Ok(surveyed),
                 Verdict::CleanEnd | Verdict::TornTail | Verdict::DamagedFiller => {
@@ -344,7 +381,6 @@ impl Mender<'_> {
                         (Verdict::DamagedFiller, None) => FindingKind::DamagedFiller,
                         _ => FindingKind::TornTail,
                     };
-                    let from = open_batch.map_or(surveyed.end.offset, |batch| batch.offset);
                     if self.broken {
                         return Ok(surveyed);
                     }
@@ -362,11 +398,11 @@ impl Mender<'_> {
                         return Err(Error::io_at(
                             "clear",
                             &self.log.segment_path(header.number),
-                            from,
+                            from.offset,
                             error,
                         ));
                     }
-                    self.clear(kind, &surveyed, header, file, from)?;
+                    self.clear(kind, &surveyed, header, file, from.offset)?;
                     if self.dry_run {
                         return Ok(surveyed);
                     }
@@ -375,7 +411,7 @@ impl Mender<'_> {
                     let healed = if surveyed.end.offset < healed_to {
                         None
                     } else {
-                        self.heal(&mut reader, &surveyed, file, later, [outside, own], with.donor)?
+                        self.heal(&mut reader, &surveyed, file, later, &[outside, own, rows], with.donor)?
                     };
                     match healed {
                         Some(healed) if self.dry_run => {
@@ -401,11 +437,11 @@ impl Mender<'_> {
         surveyed: &Survey,
         file: &Arc<dyn DiskFile>,
         later: Option<&SegmentHeader>,
-        witnesses: [Option<Witness>; 2],
+        witnesses: &[Option<Witness>],
         donor: &mut dyn Donor,
     ) -> Result<Option<Healed>> {
         let (mut at, mut healed) = (surveyed.end, None);
-        let seen = newest(witnesses[0], witnesses[1]);
+        let seen = witnesses.iter().copied().fold(None, newest);
         while let Some(patches) = heal::plan(reader, at, witnesses, later, donor)? {
             let header = reader.header;
             let done = self.apply(&patches, &header, file, surveyed.stray_end)?;

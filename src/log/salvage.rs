@@ -8,18 +8,19 @@ use crate::finding::{Finding, FindingKind};
 use crate::store_id::StoreId;
 
 use super::directory::{Listing, LogDir, Unfit, Unusable};
+use super::fork;
 use super::frame::{HEADER_LEN, MAX_SEQ, Seed, decode_header};
 use super::open::{OpenLog, Recovered, newest};
 use super::quarantine;
 use super::segment::{self, FIRST_FRAME, HEADER_BLOCK, MAX_SEGMENT, SegmentHeader};
-use super::survey::{Chain, Witness, frame_at, survey, survey_from};
+use super::survey::{Chain, Survey, Witness, frame_at, survey, survey_from};
 use super::tail;
 
 /// Puts every file together again for which that is possible. One that is whole again may tell what its
 /// neighbours need. A dry run returns the headers that those files would have.
 pub(super) fn salvage(
     log: &LogDir,
-    with: &OpenLog<'_>,
+    with: &mut OpenLog<'_>,
     dry_run: bool,
     done: &mut Recovered,
 ) -> Result<Vec<SegmentHeader>> {
@@ -40,7 +41,7 @@ pub(super) fn salvage(
 fn salvage_once(
     log: &LogDir,
     listing: &Listing,
-    with: &OpenLog<'_>,
+    with: &mut OpenLog<'_>,
     dry_run: bool,
     done: &mut Recovered,
 ) -> Result<Vec<SegmentHeader>> {
@@ -52,7 +53,7 @@ fn salvage_once(
             Unfit::Header => infer_header(log, unusable, &listing.segments)?,
         };
         let Some(header) = header else { continue };
-        let end = end_of(log, unusable, &header, &listing.segments, with.witness)?;
+        let end = end_of(log, unusable, &header, &listing.segments, with)?;
         if end == End::Unknown && !with.trust_log {
             continue;
         }
@@ -105,7 +106,7 @@ fn end_of(
     unusable: &Unusable,
     header: &SegmentHeader,
     segments: &[SegmentHeader],
-    witness: Option<Witness>,
+    with: &mut OpenLog<'_>,
 ) -> Result<End> {
     if segments.iter().any(|later| later.number > unusable.number) {
         return Ok(End::Known);
@@ -116,13 +117,29 @@ fn end_of(
         && surveyed.end.offset < unusable.len
         // Without its header and without a sound frame, nothing tells that the zeros were ever the log's.
         && (surveyed.has_frames || !matches!(unusable.why, Unfit::Header));
-    let witness = newest(witness, tail::of_store(tail::read(log)?, header.store));
+    let witness = newest(with.witness, tail::of_store(tail::read(log)?, header.store));
+    let witness = newest(witness, seen_by_rows(header, &surveyed, with)?);
     let seen = witness.filter(|witness| witness.seq + 1 >= surveyed.end.seq);
     Ok(match seen {
         _ if is_whole => End::Known,
         Some(witness) => End::SeenUpTo(witness.seq),
         None => End::Unknown,
     })
+}
+
+/// The newest event that rows know: one behind the last frame, or the last one itself.
+fn seen_by_rows(
+    header: &SegmentHeader,
+    surveyed: &Survey,
+    with: &mut OpenLog<'_>,
+) -> Result<Option<Witness>> {
+    if with.trust_log {
+        return Ok(None);
+    }
+    let behind = fork::rows_behind(header, surveyed, with.donor)?.seen;
+    let Some(last) = surveyed.last_event.filter(|_| behind.is_none()) else { return Ok(behind) };
+    let row = fork::sum_of_row(last.seq, with.donor)?;
+    Ok(Some(last).filter(|last| row == Some(last.sum)))
 }
 
 /// The headers of files that are no segments as they stand, and of which frames can be read all the same.

@@ -9,11 +9,13 @@ use crate::store_id::StoreId;
 use super::cursor::{Cursor, Horizon, Segments};
 use super::damage::{beyond_finding, cut_batch_finding, known_end, name_damage};
 use super::directory::{LogDir, Unfit, Unusable};
+use super::fork;
+use super::heal::Donor;
 use super::open::newest;
 use super::recovery::{Verdict, decide};
 use super::salvage;
 use super::segment::{FIRST_FRAME, SegmentHeader};
-use super::survey::{Sighting, Witness, survey};
+use super::survey::{Chain, Sighting, Witness, survey};
 use super::tail;
 
 /// A log as a reader sees it at one moment.
@@ -31,6 +33,9 @@ pub(crate) struct LogView {
     /// Whoever reads the events meets each damage by itself; this is for those who do not.
     pub(crate) damage: Option<Finding>,
     pub(crate) sighting: Sighting,
+    /// Where the frames end, or the batch starts that has no end there, and whether a writer would cut anything off
+    /// behind that; `None` beside a live writer.
+    pub(crate) end: Option<(Chain, bool)>,
 }
 
 impl LogView {
@@ -63,6 +68,7 @@ impl LogView {
             findings,
             damage: None,
             sighting: Sighting::Elsewhere,
+            end: None,
             log,
         };
         view.judge(&active, witness, live_writer)?;
@@ -131,6 +137,8 @@ impl LogView {
             }
             _ => known_end(active.number, &surveyed),
         };
+        let stray = surveyed.stray_end > surveyed.end.offset || surveyed.open_batch.is_some();
+        self.end = Some((surveyed.open_batch.unwrap_or(surveyed.end), stray));
         let path = self.log.segment_path(active.number);
         let row = decide(surveyed.evidence);
         match row.verdict {
@@ -170,6 +178,29 @@ impl LogView {
             _ => {}
         }
         Ok(())
+    }
+
+    /// The same with rows that may know events behind the log's end, and with an applied seq that no row vouches for:
+    /// as recovery would ask them.
+    pub(crate) fn open_beside(
+        log: LogDir,
+        witness: Option<Witness>,
+        claim: Option<Witness>,
+        donor: &mut dyn Donor,
+        live_writer: bool,
+    ) -> Result<Option<Self>> {
+        let Some(view) = Self::open(log.clone(), witness, live_writer)? else { return Ok(None) };
+        let behind = view.known_behind(claim, donor)?;
+        if newest(witness, behind) == witness {
+            return Ok(Some(view));
+        }
+        Self::open(log, behind, live_writer)
+    }
+
+    fn known_behind(&self, claim: Option<Witness>, donor: &mut dyn Donor) -> Result<Option<Witness>> {
+        let Some((end, stray)) = self.end else { return Ok(None) };
+        let rows = fork::follow(self.store, self.horizon.segment, end, donor)?;
+        Ok(newest(claim.filter(|claim| stray && claim.seq >= end.seq), rows.seen))
     }
 
     /// The seq of the last event, 0 where there is none.

@@ -78,10 +78,16 @@ pub(crate) fn apply_in(
             changes.already_present += 1;
             continue;
         }
-        if row.seq > before.seq && found.is_some() {
-            changes.set_aside += set_aside(db, schema, row.seq as i64, "it stood where an event's row goes")?;
-        } else {
-            changes.replaced += 1;
+        let aside = match found {
+            Some(_) if row.seq > before.seq => Some("it stood where an event's row goes"),
+            Some(columns) if columns.contains(&"frame") && is_of_another(db, schema, row)? => {
+                Some(OF_ANOTHER)
+            }
+            _ => None,
+        };
+        match aside {
+            Some(why) => changes.set_aside += set_aside(db, schema, row.seq as i64, why)?,
+            None => changes.replaced += 1,
         }
         let mut replace = db.prepare_cached(&schema.replace)?;
         row.bind(&mut replace)?;
@@ -121,6 +127,17 @@ pub(crate) fn apply_in(
         write_applied(db, schema, applied)?;
     }
     Ok(changes)
+}
+
+/// Why a row is kept although the log has an event under its seq.
+pub(super) const OF_ANOTHER: &str = "it is of another event than the log has under its seq";
+
+/// Whether the row in the place of this one remembers the frame of another event under the same seq: it may be all
+/// that is left of that.
+fn is_of_another(db: &Connection, schema: &Schema, row: &Row) -> Result<bool, Trouble> {
+    let own = Some(compare::sum_in(&row.frame));
+    let found = compare::sums_between(db, schema, row.seq as i64, row.seq as i64)?;
+    Ok(found.iter().any(|(_, sum)| sum.is_some() && *sum != own))
 }
 
 /// Sets aside what rows there are where there lawfully is none. Rows of events that were given up prove nothing

@@ -4,12 +4,13 @@ use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::disk;
 use crate::threads;
 
-use super::row::{FoundRow, Row};
+use super::row::{FrameKeep, Row};
 use super::schema::Schema;
 use super::{Trouble, foreign};
 
@@ -74,22 +75,6 @@ pub(crate) fn read_back(
     Ok(differing)
 }
 
-/// Rows with ids from `first` to `last`, in order, at most `limit` of them.
-pub(crate) fn rows_between(
-    db: &Connection,
-    schema: &Schema,
-    first: i64,
-    last: i64,
-    limit: usize,
-) -> Result<Vec<FoundRow>, Trouble> {
-    let mut query = db.prepare_cached(&select(schema, "id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3"))?;
-    let rows = query
-        .query_map(params![first, last, limit as i64], |row| FoundRow::read(row, schema.columns.len()))?
-        .collect::<Result<Vec<_>, _>>()?;
-    check_order(first, last, rows.iter().map(|row| row.id))?;
-    Ok(rows)
-}
-
 /// Ids from `first` to `last`, in order, at most `limit` of them.
 pub(crate) fn ids_between(
     db: &Connection,
@@ -105,6 +90,37 @@ pub(crate) fn ids_between(
         .collect::<Result<Vec<i64>, _>>()?;
     check_order(first, last, ids.iter().copied())?;
     Ok(ids)
+}
+
+/// The header checksum in what a row keeps of its event's frame.
+pub(super) fn sum_in(frame: &FrameKeep) -> u32 {
+    u32::from_le_bytes([frame[40], frame[41], frame[42], frame[43]])
+}
+
+/// Ids from `first` to `last`, in order, each with the checksum of the header that its row keeps; `None` where that is
+/// none of this seq.
+pub(super) fn sums_between(
+    db: &Connection,
+    schema: &Schema,
+    first: i64,
+    last: i64,
+) -> Result<Vec<(i64, Option<u32>)>, Trouble> {
+    let sql = format!("SELECT id, frame FROM {} WHERE id BETWEEN ?1 AND ?2 ORDER BY id", schema.table);
+    let mut query = db.prepare_cached(&sql)?;
+    let sum = |id: i64, frame: ValueRef<'_>| {
+        let ValueRef::Blob(frame) = frame else { return None };
+        // What is of another length is no frame.
+        let frame: &FrameKeep = frame.try_into().ok()?;
+        (frame[8..16] == id.to_le_bytes()).then(|| sum_in(frame))
+    };
+    let found = query
+        .query_map(params![first, last], |row| {
+            let id = row.get(0)?;
+            Ok((id, sum(id, row.get_ref(1)?)))
+        })?
+        .collect::<Result<Vec<_>, _>>()?;
+    check_order(first, last, found.iter().map(|(id, _)| *id))?;
+    Ok(found)
 }
 
 /// The largest id up to `last`.

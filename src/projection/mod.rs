@@ -9,6 +9,7 @@ mod apply;
 mod budget;
 mod checkpoint;
 pub(crate) mod compare;
+mod evidence;
 pub(crate) mod foreign;
 pub(crate) mod query;
 pub(crate) mod rebuild;
@@ -34,6 +35,7 @@ pub(crate) use apply::{Changes, LOST, Step, UNKNOWN, UNREADABLE, apply_in, json}
 pub(crate) use budget::Db;
 pub use budget::limit_sqlite_memory;
 use checkpoint::Checkpoints;
+pub(crate) use evidence::{OwnRows, evidence, names_store, store_of, vouches_for};
 use row::Row;
 use schema::{PROJECTION_VERSION, Schema};
 
@@ -570,39 +572,6 @@ impl Projection {
     }
 }
 
-/// Whether the applied seq has its row, with the same checksum, or lawfully has none. Both are written
-/// in one transaction; an applied seq without its row was edited and is no witness.
-pub(crate) fn vouches_for(db: &Connection, schema: &Schema, applied: Applied) -> Result<bool, Trouble> {
-    if applied.seq == 0 {
-        return Ok(false);
-    }
-    let sql = format!("SELECT frame FROM {} WHERE id = ?1", schema.table);
-    let frame = db
-        .prepare_cached(&sql)?
-        .query_row([applied.seq as i64], |row| Ok(Value::from_ref(row.get_ref(0)?)))
-        .optional()?;
-    match frame {
-        Some(Value::Blob(frame)) => Ok(frame.get(40..44) == Some(&applied.sum.to_le_bytes()[..])),
-        Some(_) => Ok(false),
-        None => compare::is_absent(db, applied.seq),
-    }
-}
-
-/// The newest event that the rows of `store` say they have, whatever else became of the tables; `None` where
-/// they do not tell.
-pub(crate) fn evidence(db: &Connection, store: StoreId) -> Option<Applied> {
-    if !names_store(db, store) {
-        return None;
-    }
-    match (meta_value(db, "applied_seq"), meta_value(db, "applied_sum")) {
-        (Ok(Some(Value::Integer(seq))), Ok(Some(Value::Integer(sum)))) => {
-            // What is out of range is none.
-            Some(Applied { seq: u64::try_from(seq).ok()?, sum: u32::try_from(sum).ok()? })
-        }
-        _ => None,
-    }
-}
-
 /// The applied seq of the database of `store`; an error where it is another store's.
 pub(crate) fn applied_seq_of(db: &Connection, store: StoreId) -> Result<u64, Trouble> {
     if !names_store(db, store) {
@@ -628,19 +597,6 @@ pub(crate) fn event_kind_of(db: &Connection, store: StoreId) -> Option<u16> {
     match meta_value(db, EVENT_KIND) {
         // What is out of range is none.
         Ok(Some(Value::Integer(kind))) => u16::try_from(kind).ok().filter(|kind| *kind != 0),
-        _ => None,
-    }
-}
-
-/// Whether a database says that it is the projection of `store`, whatever state it is in otherwise.
-pub(crate) fn names_store(db: &Connection, store: StoreId) -> bool {
-    store_of(db) == Some(store)
-}
-
-/// The store that a database says it is the projection of, whatever state it is in otherwise.
-pub(crate) fn store_of(db: &Connection) -> Option<StoreId> {
-    match meta_value(db, "store_id") {
-        Ok(Some(Value::Text(found))) => found.parse().ok(),
         _ => None,
     }
 }

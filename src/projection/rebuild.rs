@@ -20,7 +20,7 @@ use crate::erasures::{covers, merged};
 use crate::event::Value;
 use crate::store_id::StoreId;
 
-use super::apply::{INSERT_SET_ASIDE, as_json, record_set_aside};
+use super::apply::{INSERT_SET_ASIDE, OF_ANOTHER, as_json, record_set_aside};
 use super::checkpoint::Checkpoints;
 use super::compare::{self, Tally};
 use super::foreign::{self, Foreign, put_aside_in, quoted};
@@ -51,6 +51,15 @@ pub(crate) struct Rebuild {
     keyed: bool,
     /// What others had on tables of ours, and where it is now. In words.
     kept: Vec<String>,
+}
+
+/// The rows that a rebuild replaces.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct OldRows<'a> {
+    /// The database that they are in, where the new one is made beside it.
+    pub(crate) beside: Option<&'a Connection>,
+    /// They may be of another history: then those of other events than the new ones have under their seqs are kept.
+    pub(crate) another: bool,
 }
 
 /// What a rebuild carried over.
@@ -158,8 +167,8 @@ impl Rebuild {
     }
 
     /// Makes the indexes that are still missing, and then puts everything in the old rows' place. Carries over
-    /// what no event explains: from `old`, or from the tables that are replaced.
-    pub(crate) fn finish(mut self, old: Option<&Connection>) -> Result<Swapped, Trouble> {
+    /// what no event explains: from another database, or from the tables that are replaced.
+    pub(crate) fn finish(mut self, old: OldRows<'_>) -> Result<Swapped, Trouble> {
         self.commit()?;
         for at in 0..self.projection.schema.indexes() {
             self.projection.schema.create_index(&self.projection.write, at)?;
@@ -170,9 +179,9 @@ impl Rebuild {
         let tx = self.projection.write.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let (schema, shadow) = (&self.schema, &self.projection.schema);
         let stopped = || self.projection.read.is_stopped();
-        let unexplained = Unexplained { new: &tx, schema, shadow, stopped: &stopped };
+        let unexplained = Unexplained { new: &tx, schema, shadow, another: old.another, stopped: &stopped };
         let mut set_aside = 0;
-        if let Some(old) = old {
+        if let Some(old) = old.beside {
             unexplained.keep_set_aside(old)?;
             // What it does not give stays in its file, which is kept.
             set_aside += unexplained.keep_from(old, true)?;
@@ -390,6 +399,8 @@ struct Unexplained<'a> {
     new: &'a Connection,
     schema: &'a Schema,
     shadow: &'a Schema,
+    /// They may be of another history.
+    another: bool,
     /// Whether the rebuild is to stop.
     stopped: &'a dyn Fn() -> bool,
 }
@@ -409,6 +420,9 @@ impl Unexplained<'_> {
     /// Where old tables may have rows that the new ones have not: anywhere, but for what counting shows.
     fn unsure(&self) -> Result<Vec<(i64, i64)>, Trouble> {
         let everywhere = vec![(i64::MIN, i64::MAX)];
+        if self.another {
+            return Ok(everywhere);
+        }
         let tally = Tally::of(self.new, self.shadow)?;
         let (Some(least), Some(most)) = (tally.least, tally.most) else { return Ok(everywhere) };
         if least < 1 || !tally.has_all(self.new, self.shadow, least as u64, most as u64)? {
@@ -445,9 +459,13 @@ impl Unexplained<'_> {
                 for id in ids {
                     while known.next_if(|known| *known < id).is_some() {}
                     if known.peek() != Some(&id) {
-                        let row = self.keep_row(old, id);
+                        let row = self.keep_row(old, id, "no event explains this row");
                         rows += if kept { self.fits(row)?.unwrap_or(0) } else { row? };
                     }
+                }
+                if self.another {
+                    let others = self.keep_others(old, first, last);
+                    rows += if kept { self.fits(others)?.unwrap_or(0) } else { others? };
                 }
                 let Some(next) = last.checked_add(1) else { break };
                 from = next;
@@ -456,8 +474,23 @@ impl Unexplained<'_> {
         Ok(rows)
     }
 
+    /// Keeps rows of other events than the new ones have under their seqs. How many.
+    fn keep_others(&self, old: &Connection, first: i64, last: i64) -> Result<u64, Trouble> {
+        let theirs = compare::sums_between(old, self.schema, first, last)?;
+        let own = compare::sums_between(self.new, self.shadow, first, last)?;
+        let mut own = own.into_iter().peekable();
+        let mut kept = 0;
+        for (id, sum) in theirs {
+            while own.next_if(|(own, _)| *own < id).is_some() {}
+            if sum.is_some() && own.peek().is_some_and(|(own, own_sum)| *own == id && *own_sum != sum) {
+                kept += self.keep_row(old, id, OF_ANOTHER)?;
+            }
+        }
+        Ok(kept)
+    }
+
     /// Keeps one row, unless its event was deleted. How many that makes.
-    fn keep_row(&self, old: &Connection, id: i64) -> Result<u64, Trouble> {
+    fn keep_row(&self, old: &Connection, id: i64, why: &str) -> Result<u64, Trouble> {
         let sql = format!(
             "SELECT 1 FROM {} WHERE ?1 BETWEEN first AND last AND reason IN ('deleted', 'erased')",
             self.shadow.absent
@@ -466,7 +499,7 @@ impl Unexplained<'_> {
             return Ok(0);
         }
         let Some(row) = as_json(old, self.schema, id)? else { return Ok(0) };
-        record_set_aside(self.new, self.schema, id, &row, "no event explains this row")?;
+        record_set_aside(self.new, self.schema, id, &row, why)?;
         Ok(1)
     }
 
@@ -559,14 +592,18 @@ mod tests {
                 let stop = move || asked.fetch_add(1, Ordering::Relaxed) >= allowed;
                 Rebuild::start(&path, &schema, StoreId([7; 16]), wait, stop).unwrap()
             };
-            start(usize::MAX).finish(None).unwrap();
+            start(usize::MAX).finish(OldRows::default()).unwrap();
             Connection::open(&path).unwrap().execute_batch(&fill).unwrap();
             let new = start(allowed);
             Connection::open(&path).unwrap().execute_batch(&make).unwrap();
             asked.store(0, Ordering::Relaxed);
-            match new.finish(None) {
+            match new.finish(OldRows::default()) {
                 Ok(done) => assert_eq!(done.set_aside, STRANGE, "{allowed}"),
-                Err(_) => assert_eq!(start(usize::MAX).finish(None).unwrap().set_aside, STRANGE, "{allowed}"),
+                Err(_) => assert_eq!(
+                    start(usize::MAX).finish(OldRows::default()).unwrap().set_aside,
+                    STRANGE,
+                    "{allowed}"
+                ),
             }
             if asked.load(Ordering::Relaxed) <= allowed {
                 assert!(allowed > 18);

@@ -50,6 +50,8 @@ pub(crate) struct Schema {
     pub(super) event: (u16, u16),
     /// All its columns: `id`, the event's own, `idempotency_key`, `frame`.
     pub(crate) columns: Vec<&'static str>,
+    /// In SQL, what stands for a column in a table that lacks it: a value that the column may hold.
+    pub(super) stand_ins: Vec<&'static str>,
     /// The table of the seqs that lawfully have no row.
     pub(super) absent: &'static str,
     /// Where the seq and the checksum of the newest event are kept that the rows reflect.
@@ -100,24 +102,26 @@ impl Schema {
     /// check ever become part of an SQL text (P12).
     pub(crate) fn new(table: &Table) -> Result<Self> {
         check_name(table.name)?;
-        let mut columns = vec!["id"];
+        let (mut columns, mut stand_ins) = (vec!["id"], vec!["NULL"]);
         let mut parts = vec!["id INTEGER PRIMARY KEY".to_owned()];
         for column in table.columns {
             check_name(column.name)?;
             if TAKEN.contains(&column.name) || columns.contains(&column.name) {
                 return Err(Error::invalid(column.name, "is used twice or taken by the engine"));
             }
-            let kind = match column.kind {
-                ColumnType::Integer => "INTEGER",
-                ColumnType::Real => "REAL",
-                ColumnType::Text => "TEXT",
-                ColumnType::Blob => "BLOB",
+            let (kind, stand_in) = match column.kind {
+                ColumnType::Integer => ("INTEGER", "0"),
+                ColumnType::Real => ("REAL", "0.0"),
+                ColumnType::Text => ("TEXT", "''"),
+                ColumnType::Blob => ("BLOB", "x''"),
             };
             let null = if column.not_null { " NOT NULL" } else { "" };
             parts.push(format!("{} {kind}{null}", column.name));
             columns.push(column.name);
+            stand_ins.push(if column.not_null { stand_in } else { "NULL" });
         }
         columns.extend(["idempotency_key", "frame"]);
+        stand_ins.extend(["NULL", "NULL"]);
         parts.extend(["idempotency_key TEXT".to_owned(), "frame BLOB NOT NULL".to_owned()]);
         let mut tables: Vec<_> =
             ENGINE_TABLES.iter().map(|(name, rest)| (*name, (*rest).to_owned())).collect();
@@ -134,7 +138,7 @@ impl Schema {
         let progress = ["applied_seq", "applied_sum"];
         let [insert, replace] = insert_and_replace(table.name, &columns);
         let (table, event, absent) = (table.name, (0, 0), ABSENT);
-        Ok(Self { table, event, columns, absent, progress, tables, indexes, insert, replace })
+        Ok(Self { table, event, columns, stand_ins, absent, progress, tables, indexes, insert, replace })
     }
 
     /// The same rows in tables and indexes of other names, which a rebuild fills beside these.
@@ -157,6 +161,7 @@ impl Schema {
             table: SHADOW_ROWS,
             event: self.event,
             columns: self.columns.clone(),
+            stand_ins: self.stand_ins.clone(),
             absent: SHADOW_ABSENT,
             progress: ["rebuilt_seq", "rebuilt_sum"],
             tables: tables.collect(),

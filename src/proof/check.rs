@@ -185,6 +185,7 @@ impl Opener<'_> {
         OpenLog {
             limits: self.limits,
             witness: self.witness,
+            claim: None,
             donor: &mut self.rows,
             unread: None,
             trust_log: self.trust_log,

@@ -9,7 +9,7 @@ use crate::log::survey::Witness;
 use crate::log::view::LogView;
 use crate::log::writer::NewEvent;
 
-use super::disk::{Rng, SimDisk};
+use super::disk::{Frames, Rng, SimDisk};
 use super::{KnownFrames, Ledger, closed_log, log_on, one, open_log, read_all, segments};
 
 /// What reading a damaged log may give: all events, or fewer and a finding that says so.
@@ -252,9 +252,14 @@ fn a_batch_that_was_durable_is_never_cleared_as_unfinished() {
         assert!(!findings.is_empty());
         assert_eq!(disk.bytes(&path), bytes, "P3: nothing was taken away");
     }
-    let frames = events.into_iter().map(|(seq, raw, payload)| (seq, (raw, payload))).collect();
+    let frames: Frames = events.into_iter().map(|(seq, raw, payload)| (seq, (raw, payload))).collect();
+    let mut spoiled = frames.clone();
+    spoiled.values_mut().for_each(|(_, payload)| payload[0] ^= 1);
     let last = Witness { seq: 10, ..witness };
-    assert!(open_log(&disk, Some(last), &mut KnownFrames(frames)).is_err(), "no proof, no healing");
+    assert!(open_log(&disk, Some(last), &mut KnownFrames(spoiled)).is_err(), "no proof, no healing");
+    // Rows that sit on the log's end, each on the one before, need no applied seq.
+    let (_, recovered) = open_log(&disk, None, &mut KnownFrames(frames)).unwrap();
+    assert!(recovered.healed_events > 0, "P9");
 }
 
 /// Where nothing proves the last group, and a bit of it is wrong, none of its events can be given out:
@@ -345,6 +350,7 @@ fn a_cut_last_segment_is_never_made_whole_over_a_loss() {
         let mut with = crate::log::open::OpenLog {
             limits: super::LIMITS,
             witness,
+            claim: None,
             donor,
             unread: None,
             trust_log: false,

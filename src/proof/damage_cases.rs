@@ -124,6 +124,7 @@ impl Reference {
         let with = OpenLog {
             limits: LIMITS,
             witness: None,
+            claim: None,
             donor: &mut NoDonor,
             unread: None,
             trust_log: false,

@@ -81,9 +81,24 @@ impl End {
 /// What there is beside the log's segments.
 struct Beside {
     name: &'static str,
-    /// The rows: events up to this one, which is the applied seq.
-    rows: Option<Witness>,
+    /// The rows: events up to this one.
+    rows: u64,
+    /// The applied seq, where its row says the same.
+    witness: Option<Witness>,
+    /// The applied seq, where it has no row.
+    claim: Option<Witness>,
     tail: bool,
+}
+
+impl Beside {
+    /// A database that is as it should be, up to this event.
+    fn database(name: &'static str, applied: Witness, tail: bool) -> Self {
+        Self { name, rows: applied.seq, witness: Some(applied), claim: None, tail }
+    }
+
+    fn no_database(name: &'static str, tail: bool) -> Self {
+        Self { name, rows: 0, witness: None, claim: None, tail }
+    }
 }
 
 struct Case<'a> {
@@ -144,12 +159,13 @@ fn names_file(findings: &[Finding], path: &Path) -> bool {
 }
 
 impl Case<'_> {
-    fn witness(&self) -> Option<Witness> {
-        self.beside.rows
+    fn rows(&self) -> Rows<'_> {
+        Rows { reference: self.reference, newest: self.beside.rows }
     }
 
-    fn rows(&self) -> Rows<'_> {
-        Rows { reference: self.reference, newest: self.beside.rows.map_or(0, |newest| newest.seq) }
+    fn with<'d>(&self, donor: &'d mut dyn Donor) -> OpenLog<'d> {
+        let Beside { witness, claim, .. } = *self.beside;
+        OpenLog { limits: LIMITS, witness, claim, donor, unread: None, trust_log: false, tail: None }
     }
 
     /// Reads everything; an error where that breaks a promise.
@@ -157,7 +173,8 @@ impl Case<'_> {
         let events = &self.reference.events;
         disk.set_fault(None);
         let mut seen = Seen::default();
-        let view = match LogView::open(log_on(disk), self.witness(), false) {
+        let Beside { witness, claim, .. } = *self.beside;
+        let view = match LogView::open_beside(log_on(disk), witness, claim, &mut self.rows(), false) {
             Ok(Some(view)) => view,
             Ok(None) => return Err("P3: no store here, says the reader".into()),
             Err(error) => return Err(format!("the reader fails: {error}")),
@@ -208,7 +225,8 @@ impl Case<'_> {
     fn is_proved(&self, seq: u64) -> bool {
         let reference = self.reference;
         let tail = reference.tail.as_ref().filter(|_| self.beside.tail).map(|_| reference.newest);
-        if newest(self.beside.rows, tail).is_some_and(|witness| witness.seq >= seq) {
+        let seen = newest(self.beside.witness, tail).is_some_and(|witness| witness.seq >= seq);
+        if seen || self.beside.rows >= seq {
             return true;
         }
         let Some(place) = reference.frames.iter().find(|frame| frame.seq == Some(seq)) else { return true };
@@ -239,8 +257,7 @@ impl Case<'_> {
     /// Whether deletions are recorded, where nothing is said to be damaged. What no byte proves need not be, unless
     /// the end of the log was made again from rows.
     fn judge_deletions(&self, who: &str, seen: &Seen, told: &[Finding]) -> Result<(), String> {
-        let cut =
-            self.beside.rows.is_some() && told.iter().any(|found| found.kind == FindingKind::CutSegment);
+        let cut = self.beside.rows > 0 && told.iter().any(|found| found.kind == FindingKind::CutSegment);
         let missing = deletion::without(&self.reference.deleted, &seen.deleted);
         if missing.is_empty() || (!cut && told.iter().chain(&seen.findings).any(is_damage)) {
             return Ok(());
@@ -382,11 +399,10 @@ impl Case<'_> {
             }
         }
 
-        let (done, lost) =
-            match repair(&log_on(&self.disk), &mut with(self.witness(), &mut self.rows()), false) {
-                Ok(repaired) => repaired,
-                Err(error) => return Err(format!("repair fails: {error}")),
-            };
+        let (done, lost) = match repair(&log_on(&self.disk), &mut self.with(&mut self.rows()), false) {
+            Ok(repaired) => repaired,
+            Err(error) => return Err(format!("repair fails: {error}")),
+        };
         self.check_quarantine()?;
         if lost.is_empty()
             && let Err(findings) = self.open_and_close()?
@@ -401,7 +417,7 @@ impl Case<'_> {
             return self.whole(&done, End::HealedByRepair, &before, &last);
         }
         // All that rows or the file `tail` know of is there; that there may have been more is told.
-        let behind = (self.beside.rows.is_some() || self.beside.tail)
+        let behind = (self.beside.witness.is_some() || self.beside.rows > 0 || self.beside.tail)
             && !last.lost.iter().any(|seq| self.is_proved(*seq));
         let cut = done.findings.iter().find(|finding| finding.kind == FindingKind::CutSegment);
         if lost.is_empty()
@@ -456,7 +472,7 @@ impl Case<'_> {
 
     /// Opens for writing, and closes as a store does. The inner error is a refusal.
     fn open_and_close(&self) -> Result<Result<Recovered, Vec<Finding>>, String> {
-        let opened = open(&log_on(&self.disk), with(self.witness(), &mut self.rows()));
+        let opened = open(&log_on(&self.disk), self.with(&mut self.rows()));
         self.check_quarantine()?;
         match opened {
             Ok((mut writer, recovered)) => {
@@ -520,17 +536,13 @@ impl Case<'_> {
     /// The log takes the next event.
     fn goes_on(&self) -> Result<(), String> {
         let disk = self.disk.after_kill();
-        let (mut writer, _) = open(&log_on(&disk), with(self.witness(), &mut NoDonor))
+        let (mut writer, _) = open(&log_on(&disk), self.with(&mut NoDonor))
             .map_err(|error| format!("opened again: {error}"))?;
         match writer.append(&one(b"next"), 1) {
             Ok(seq) if seq == self.reference.newest.seq + 1 => Ok(()),
             other => Err(format!("P3: the next event: {other:?}")),
         }
     }
-}
-
-fn with(witness: Option<Witness>, donor: &mut dyn Donor) -> OpenLog<'_> {
-    OpenLog { limits: LIMITS, witness, donor, unread: None, trust_log: false, tail: None }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -636,11 +648,11 @@ fn stride() -> usize {
     }
 }
 
-fn judge(reference: &Reference, about: &str, besides: &[Beside]) -> Vec<Table> {
+fn judge(reference: &Reference, about: &str, besides: &[Beside], stride: usize) -> Vec<Table> {
     let mut tables = Vec::new();
     for beside in besides {
         let started = std::time::Instant::now();
-        let table = enumerate(reference, beside, stride());
+        let table = enumerate(reference, beside, stride);
         table.print(&format!("{about}, {}", beside.name));
         println!("({:.1} s)", started.elapsed().as_secs_f64());
         for failure in &table.failures {
@@ -656,11 +668,11 @@ fn judge(reference: &Reference, about: &str, besides: &[Beside]) -> Vec<Table> {
 fn damage_to_a_closed_log() {
     let reference = Reference::new(true);
     let besides = [
-        Beside { name: "database", rows: Some(reference.newest), tail: true },
-        Beside { name: "no database", rows: None, tail: true },
-        Beside { name: "nothing else", rows: None, tail: false },
+        Beside::database("database", reference.newest, true),
+        Beside::no_database("no database", true),
+        Beside::no_database("nothing else", false),
     ];
-    judge(&reference, "closed", &besides);
+    judge(&reference, "closed", &besides, stride());
 }
 
 /// Rows that have followed every deletion record are all that still tells of one that is gone.
@@ -670,20 +682,36 @@ fn damage_to_a_log_with_deletions() {
     let segments: std::collections::BTreeSet<_> =
         reference.records.iter().map(|index| reference.frames[*index].segment).collect();
     assert_eq!(segments.len(), SEGMENTS);
-    let besides = [
-        Beside { name: "database", rows: Some(reference.newest), tail: true },
-        Beside { name: "nothing else", rows: None, tail: false },
-    ];
-    judge(&reference, "deletions", &besides);
+    let besides =
+        [Beside::database("database", reference.newest, true), Beside::no_database("nothing else", false)];
+    judge(&reference, "deletions", &besides, stride());
 }
 
 #[test]
 fn damage_to_a_log_whose_writer_was_killed() {
     let reference = Reference::new(false);
     let besides = [
-        Beside { name: "database", rows: Some(reference.newest), tail: false },
-        Beside { name: "rows behind", rows: Some(reference.before_last_group), tail: false },
-        Beside { name: "nothing else", rows: None, tail: false },
+        Beside::database("database", reference.newest, false),
+        Beside::database("rows behind", reference.before_last_group, false),
+        Beside::no_database("nothing else", false),
     ];
-    judge(&reference, "killed", &besides);
+    judge(&reference, "killed", &besides, stride());
+}
+
+/// A database that is whole, and not as it should be: its rows say the same without the applied seq, and the applied
+/// seq still says something without its row. What else may differ is in `tests/evidence.rs`.
+#[test]
+fn damage_to_a_log_beside_a_database_that_was_edited() {
+    let reference = Reference::new(false);
+    let (newest, before) = (reference.newest, reference.before_last_group);
+    let rows = newest.seq;
+    let besides = [
+        Beside { name: "no applied seq", rows, witness: None, claim: None, tail: false },
+        Beside { name: "applied seq behind", rows, witness: Some(before), claim: None, tail: false },
+        Beside { name: "newest row gone", rows: rows - 1, witness: None, claim: Some(newest), tail: false },
+    ];
+    let tables = judge(&reference, "edited", &besides, 7 * stride());
+    for table in &tables[..2] {
+        assert_eq!(table.count(End::CannotBeKnown), 0, "a row tells of each event");
+    }
 }

@@ -91,7 +91,7 @@ pub(crate) fn open_log(
 }
 
 pub(crate) fn open_with(witness: Option<Witness>, donor: &mut dyn Donor) -> OpenLog<'_> {
-    OpenLog { limits: LIMITS, witness, donor, unread: None, trust_log: false, tail: None }
+    OpenLog { limits: LIMITS, witness, claim: None, donor, unread: None, trust_log: false, tail: None }
 }
 
 /// Every event in the log: seq, header, payload; panics on damage unless `lenient`.

@@ -355,6 +355,7 @@ fn a_store_that_was_replaced_while_it_was_opened_is_not_opened() {
         let with = OpenLog {
             limits: TINY,
             witness: None,
+            claim: None,
             donor: &mut donor,
             unread: None,
             trust_log: false,

@@ -4,7 +4,6 @@
 use std::fmt::Write;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use crate::codec;
 use crate::error::{Error, Result};
@@ -13,13 +12,13 @@ use crate::finding::{Finding, FindingKind};
 use crate::log::cursor::{Horizon, Segments};
 use crate::log::directory::LogDir;
 use crate::log::fork::{self, Fork};
-use crate::log::heal::{Donor, NoDonor};
+use crate::log::heal::Donor;
 use crate::log::survey::Witness;
 use crate::log::tail;
 use crate::log::view::LogView;
 use crate::projection::row::FoundRow;
 use crate::projection::schema::Schema;
-use crate::projection::{self, Connection, Db, Trouble, compare};
+use crate::projection::{self, Connection, OwnRows, Trouble, compare};
 use crate::replay::RowDonor;
 use crate::store_id::StoreId;
 
@@ -40,56 +39,88 @@ impl<'a> Log<'a> {
     }
 }
 
-/// The history that the rows prove, where it is not the log's.
-pub(super) fn of_rows<E: Event>(log: &Log<'_>, db: &Connection, schema: &Schema) -> Result<Option<Fork>> {
+/// The newest event that rows vouch for.
+fn vouched(log: &Log<'_>, path: &Path, db: &Connection, schema: &Schema) -> Result<Option<Witness>> {
     let Some(applied) = log.store().and_then(|store| projection::evidence(db, store)) else {
         return Ok(None);
     };
-    let applied = Witness { seq: applied.seq, sum: applied.sum };
-    fork::find(log.dir, log.segments, log.horizon, applied, &mut RowDonor::<E>::new(db, schema))
+    let vouches = projection::vouches_for(db, schema, applied).map_err(|trouble| trouble.into_error(path))?;
+    Ok(vouches.then_some(Witness { seq: applied.seq, sum: applied.sum }))
 }
 
-/// What rows and the file `tail` say against the log. `db` are the rows; where there are none of this
-/// version, what can be read of others is evidence all the same.
+/// The history that the rows prove, where it is not the log's.
+pub(super) fn of_rows<E: Event>(
+    log: &Log<'_>,
+    path: &Path,
+    db: &Connection,
+    schema: &Schema,
+) -> Result<Option<Fork>> {
+    let mut rows = RowDonor::<E>::new(db, schema);
+    let newest = match vouched(log, path, db, schema)? {
+        Some(applied) => applied,
+        // Rows prove themselves: the newest one says how far they go.
+        None => match newest_row(log, path, db, schema, &mut rows)? {
+            Some(newest) => newest,
+            None => return Ok(None),
+        },
+    };
+    fork::find(log.dir, log.segments, log.horizon, newest, &mut rows)
+}
+
+/// The newest row that is not behind the log's end.
+fn newest_row(
+    log: &Log<'_>,
+    path: &Path,
+    db: &Connection,
+    schema: &Schema,
+    rows: &mut dyn Donor,
+) -> Result<Option<Witness>> {
+    let seq = match compare::largest_id(db, schema, log.horizon.seq as i64 - 1) {
+        Ok(Some(id)) if id > 0 => id as u64,
+        Err(trouble @ (Trouble::Busy(_) | Trouble::Failed(_))) => return Err(trouble.into_error(path)),
+        // What has no such rows proves nothing.
+        Ok(_) | Err(_) => return Ok(None),
+    };
+    Ok(fork::sum_of_row(seq, rows)?.map(|sum| Witness { seq, sum }))
+}
+
+/// What the rows of a database say against the log: another history that they prove, or at least another event under
+/// the seq that they vouch for.
+pub(super) fn against<E: Event>(
+    log: &Log<'_>,
+    path: &Path,
+    db: &Connection,
+    schema: &Schema,
+) -> Result<Option<Finding>> {
+    if let Some(fork) = of_rows::<E>(log, path, db, schema)? {
+        return Ok(Some(fork.finding().file(path)));
+    }
+    let Some(witness) = vouched(log, path, db, schema)? else { return Ok(None) };
+    Ok(fork::of_witness(log.dir, log.segments, log.horizon, witness)?.map(|finding| finding.file(path)))
+}
+
+/// What rows and the file `tail` say against the log.
 pub(super) fn findings<E: Event>(
     log: &Log<'_>,
-    db: Option<&Connection>,
+    sources: &[(&Path, &Connection)],
     schema: &Schema,
 ) -> Result<Vec<Finding>> {
-    let database = projection::database_path(&log.dir.store_dir);
-    // A database that cannot be read now is met again by whoever opens it.
-    let other = if db.is_none() { open_evidence(&database, Duration::ZERO).ok().flatten() } else { None };
-    let db = db.or(other.as_deref());
     let mut found = Vec::new();
-    if let Some(db) = db
-        && let Some(fork) = of_rows::<E>(log, db, schema)?
-    {
-        found.push(fork.finding().file(database));
+    for (path, db) in sources {
+        found.extend(against::<E>(log, path, db, schema)?);
     }
     let tail = tail::read(log.dir)?;
     if let Some(witness) = log.store().and_then(|store| tail::of_store(tail, store)) {
-        let mut rows = db.map(|db| RowDonor::<E>::new(db, schema));
-        let donor: &mut dyn Donor = match &mut rows {
-            Some(rows) => rows,
-            None => &mut NoDonor,
-        };
-        found.extend(fork::of_tail(log.dir, log.segments, log.horizon, witness, donor)?);
+        let of_tail = fork::of_witness(log.dir, log.segments, log.horizon, witness)?;
+        let mut rows = RowDonor::<E>::of(sources.iter().map(|(_, db)| *db), schema);
+        // Where a row remembers the same as the file, the rows speak for both.
+        if of_tail.is_some()
+            && (found.is_empty() || fork::sum_of_row(witness.seq, &mut rows)? != Some(witness.sum))
+        {
+            found.extend(of_tail.map(|finding| finding.file(log.dir.tail_path())));
+        }
     }
     Ok(found)
-}
-
-/// A database whose tables need not be as they should be; `None` where there is none, or none that can be used.
-pub(super) fn open_evidence(database: &Path, wait: Duration) -> Result<Option<Db>> {
-    let found = crate::disk::identity(database).map_err(|error| Error::io("look up", database, error))?;
-    if found.is_none() {
-        return Ok(None);
-    }
-    match projection::open_for_reading(database, wait) {
-        Ok(db) => Ok(Some(db)),
-        Err(trouble @ (Trouble::Busy(_) | Trouble::Failed(_))) => Err(trouble.into_error(database)),
-        // One that is no database, or is damaged, is no evidence.
-        Err(_) => Ok(None),
-    }
 }
 
 /// Refuses to go on where anything speaks against the log.
@@ -136,11 +167,10 @@ pub(super) fn put_aside<E: Event>(
         text.clear();
         Ok::<(), Error>(())
     };
+    let failed = |trouble: Trouble| trouble.into_error(&projection::database_path(&log.store_dir));
+    let rows = OwnRows::of(db, schema).map_err(failed)?;
     fork.each(&mut RowDonor::<E>::new(db, schema), |seq| {
-        let id = seq as i64;
-        let rows = compare::rows_between(db, schema, id, id, 1)
-            .map_err(|trouble| trouble.into_error(&projection::database_path(&log.store_dir)))?;
-        for row in rows {
+        if let Some(row) = rows.row(seq as i64).map_err(failed)? {
             line(fork.identity(), schema, &row, &mut text);
             events += 1;
         }

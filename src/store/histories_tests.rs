@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::time::Duration;
 
 use super::*;
 use crate::store::{Item, Options, Reader, Store};
@@ -218,32 +219,133 @@ fn both_histories_are_named_with_their_first_differing_seq() {
     assert_eq!((found[0].seq, found[0].file.as_deref()), (Some(50), Some(one.join("tail").as_path())));
 }
 
+const NO_INDEX: &str = "; DROP INDEX sync_logs_time";
+const OTHER_DIGEST: &str = "; UPDATE synclog_meta SET value = 7 WHERE name = 'schema_digest'";
+
+fn edit(database: &Path, sql: &str) {
+    Connection::open(database).unwrap().execute_batch(sql).unwrap();
+}
+
+/// Ids of the rows that are set aside, with whether they are of the first copy.
+fn set_aside(dir: &Path) -> Vec<(i64, bool)> {
+    let db = projection::open_for_reading(&projection::database_path(dir), Duration::ZERO).unwrap();
+    let sql = "SELECT row_id, row LIKE '%\"one %' FROM synclog_set_aside ORDER BY row_id";
+    let mut query = db.prepare(sql).unwrap();
+    query.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect()
+}
+
 #[test]
 fn rows_that_do_not_prove_themselves_are_no_second_history() {
     let damages = [
-        // The first one is gone, so that nothing chains on.
-        "DELETE FROM sync_logs WHERE id = 21",
-        // A payload that its header does not know.
-        "UPDATE sync_logs SET log_message = 'edited' WHERE id > 20",
+        // The first one is gone, so that nothing chains on, and the last, so that nothing vouches for the applied seq.
+        ("DELETE FROM sync_logs WHERE id IN (21, 25)", 3),
         // A header that is not of its place.
-        "UPDATE sync_logs SET frame = (SELECT frame FROM sync_logs WHERE id = 20) WHERE id > 20",
+        ("UPDATE sync_logs SET frame = (SELECT frame FROM sync_logs WHERE id = 20) WHERE id > 20", 0),
     ];
-    for sql in damages {
+    for (sql, kept) in damages {
+        for also in ["", NO_INDEX, OTHER_DIGEST] {
+            let (_temp, one, two) = two(5, 5);
+            put_in_place(&two, &one, Part::Log);
+            put_in_place(&two, &one, Part::Tail);
+            edit(&one.join("synclog.db"), &format!("{sql}{also}"));
+            let store = Store::<SyncEvent>::open(&one, Options::default()).unwrap();
+            store.append(event("next", 9)).unwrap();
+            store.close().unwrap();
+            assert_eq!(rows(&one), texts(&one), "{sql}{also}");
+            // They may be all that is left of their events.
+            let wanted: Vec<_> = (22..22 + kept).map(|id| (id, true)).collect();
+            assert_eq!(set_aside(&one), wanted, "{sql}{also}");
+        }
+    }
+}
+
+#[test]
+fn rows_that_vouch_for_another_event_than_the_log_has_are_refused_until_the_log_is_trusted() {
+    let damages = [
+        ("DELETE FROM sync_logs WHERE id = 21", 4),
+        // Payloads that their headers do not know.
+        ("UPDATE sync_logs SET log_details = 'edited' WHERE id > 20", 5),
+    ];
+    for (sql, kept) in damages {
+        for also in ["", NO_INDEX, OTHER_DIGEST] {
+            let (_temp, one, two) = two(5, 5);
+            put_in_place(&two, &one, Part::Log);
+            put_in_place(&two, &one, Part::Tail);
+            edit(&one.join("synclog.db"), &format!("{sql}{also}"));
+            let before = rows(&one);
+            let context = format!("{sql}{also}");
+            let found = refused(&one, &context);
+            assert_eq!(
+                (kinds(&found), found[0].seq),
+                (vec![FindingKind::TwoHistories], Some(25)),
+                "{context}"
+            );
+            assert_eq!(found[0].file.as_deref(), Some(one.join("synclog.db").as_path()), "{context}");
+            assert_eq!(names(&one).len(), 1, "{context}");
+            let report = Store::<SyncEvent>::repair(&one, Options::default(), false, false).unwrap();
+            assert_eq!((kinds(&report.lost), report.acceptable), (vec![FindingKind::TwoHistories], None));
+            assert_eq!(rows(&one), before, "{context}");
+            let report = Store::<SyncEvent>::repair(&one, Options::default(), false, true).unwrap();
+            assert_eq!(kinds(&report.lost), [], "{context}");
+            assert_eq!(rows(&one), texts(&two), "{context}");
+            let wanted: Vec<_> = (26 - kept..26).map(|id| (id, true)).collect();
+            assert_eq!(set_aside(&one), wanted, "P4, never overwritten: {context}");
+            Store::<SyncEvent>::open(&one, Options::default()).unwrap().close().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_tail_that_differs_is_told_also_beside_rows_that_say_the_same_and_prove_nothing() {
+    for also in ["", NO_INDEX, OTHER_DIGEST] {
+        let (_temp, one, two) = two(5, 5);
+        put_in_place(&two, &one, Part::Log);
+        let sql = "DELETE FROM sync_logs WHERE id = 21; UPDATE synclog_meta SET value = 3 WHERE name = 'applied_sum'";
+        edit(&one.join("synclog.db"), &format!("{sql}{also}"));
+        let found = refused(&one, also);
+        assert_eq!((found[0].seq, found[0].file.as_deref()), (Some(25), Some(one.join("tail").as_path())));
+        assert_eq!(names(&one).len(), 1, "{also}");
+    }
+}
+
+#[test]
+fn a_database_in_quarantine_that_proves_another_history_is_told_until_the_log_is_trusted() {
+    for also in ["", NO_INDEX, OTHER_DIGEST] {
         let (_temp, one, two) = two(5, 5);
         put_in_place(&two, &one, Part::Log);
         put_in_place(&two, &one, Part::Tail);
-        Connection::open(one.join("synclog.db")).unwrap().execute_batch(sql).unwrap();
-        let store = Store::<SyncEvent>::open(&one, Options::default()).unwrap();
-        store.append(event("next", 9)).unwrap();
-        store.close().unwrap();
-        assert_eq!(rows(&one), texts(&one), "{sql}");
+        edit(&one.join("synclog.db"), &format!("SELECT 1{also}"));
+        let kept = one.join("quarantine/database-1.db");
+        fs::create_dir_all(one.join("quarantine")).unwrap();
+        fs::rename(one.join("synclog.db"), &kept).unwrap();
+        let bytes = fs::read(&kept).unwrap();
+        let found = refused(&one, also);
+        assert_eq!(
+            (found[0].kind, found[0].seq, found[0].last_seq),
+            (FindingKind::TwoHistories, Some(21), Some(25))
+        );
+        assert_eq!(found[0].file.as_ref(), Some(&kept));
+        assert_eq!(names(&one).len(), 1, "{also}");
+        let report = Store::<SyncEvent>::repair(&one, Options::default(), false, true).unwrap();
+        assert_eq!(kinds(&report.lost), [], "{also}");
+        assert_eq!(names(&one), [], "{also}");
+        assert_eq!((rows(&one), texts(&one)), (texts(&two), texts(&two)), "{also}");
+        assert!(fs::read(one.join("quarantine/overruled-database-1.db")).unwrap() == bytes, "{also}");
     }
 }
 
 #[test]
 fn rows_of_another_history_prove_it_whatever_became_of_the_tables() {
-    for sql in ["DROP INDEX sync_logs_time", "UPDATE synclog_meta SET value = 7 WHERE name = 'schema_digest'"]
-    {
+    for sql in [
+        "DROP INDEX sync_logs_time",
+        "UPDATE synclog_meta SET value = 7 WHERE name = 'schema_digest'",
+        "UPDATE synclog_meta SET value = 99 WHERE name = 'projection_version'",
+        "ALTER TABLE sync_logs DROP COLUMN error_code",
+        "DELETE FROM synclog_meta WHERE name = 'applied_seq'",
+        "UPDATE synclog_meta SET value = 3 WHERE name = 'applied_seq'",
+        "UPDATE synclog_meta SET value = 'damaged' WHERE name = 'store_id'",
+        "DROP TABLE synclog_meta",
+    ] {
         let (_temp, one, two) = two(5, 5);
         put_in_place(&two, &one, Part::Log);
         fs::remove_file(one.join("tail")).unwrap();
@@ -274,7 +376,7 @@ fn a_line_that_is_put_aside_is_one_of_our_export() {
         ExportLine::new(1, reader.id(), &stored.event, stored.key.as_deref(), stored.appended_at);
     let schema = Schema::of::<SyncEvent>().unwrap();
     let db = projection::open_for_reading(&reader.database(), Duration::ZERO).unwrap();
-    let row = compare::rows_between(&db, &schema, 1, 1, 1).unwrap().remove(0);
+    let row = OwnRows::of(&db, &schema).unwrap().row(1).unwrap().unwrap();
     let mut text = String::new();
     line(reader.id(), &schema, &row, &mut text);
     assert_eq!(text, serde_json::to_string(&line_of_export).unwrap() + "\n");
@@ -300,4 +402,31 @@ fn a_database_of_another_history_under_a_living_writer_ends_it() {
     drop(store);
     assert_eq!(rows(&one), before, "nothing was put in their place");
     assert!(kinds(&refused(&one, "")).contains(&FindingKind::TwoHistories));
+}
+
+#[test]
+fn an_altered_database_that_reaches_behind_the_log_under_a_living_writer_ends_it() {
+    for also in [NO_INDEX, OTHER_DIGEST] {
+        let temp = tempfile::tempdir().unwrap();
+        let [one, two] = ["one", "two"].map(|name| temp.path().join(name));
+        append(&one, "common", COMMON, 9);
+        copy(&one, &two);
+        append(&two, "two", 40, 9);
+        edit(&two.join("synclog.db"), &format!("SELECT 1{also}"));
+        let before = rows(&two);
+        let store = Store::<SyncEvent>::open(&one, Options::default()).unwrap();
+        assert!(store.wait_projected(Duration::from_mins(1)));
+        fs::rename(two.join("synclog.db"), one.join("synclog.db")).unwrap();
+        for suffix in ["-wal", "-shm"] {
+            drop(fs::remove_file(one.join(format!("synclog.db{suffix}"))));
+        }
+        // The event that notices it may still be durable; the handle then takes no more.
+        let ended = (0..20).find_map(|_| {
+            store.wait_projected(Duration::from_secs(1));
+            store.append(event("more", 9)).err()
+        });
+        assert!(ended.is_some(), "{also}");
+        drop(store);
+        assert_eq!(rows(&one), before, "nothing was put in their place");
+    }
 }

@@ -13,16 +13,18 @@ use crate::log::deletion;
 use crate::log::directory::LogDir;
 use crate::log::loss;
 use crate::log::lost_records;
-use crate::log::open::{OpenLog, Recovered};
+use crate::log::open::{OpenLog, Recovered, newest};
+use crate::log::survey::Witness;
 use crate::log::view::LogView;
 use crate::log::writer::Limits;
 use crate::projection::schema::Schema;
 use crate::projection::{Connection, database_path};
-use crate::replay::{ReplayReport, RowDonor};
+use crate::replay::ReplayReport;
 use crate::time::Timestamp;
 
+use super::evidence::{self, Fallback, Peeked};
 use super::histories::{self, Log};
-use super::open::{self, Fallback, Peeked};
+use super::open;
 use super::{OpenReport, Options, Store};
 
 /// What a repair of the log did.
@@ -43,6 +45,8 @@ pub struct RepairReport {
     pub acceptable: Option<u64>,
     /// Events that were given up by this call.
     pub given_up: u64,
+    /// The newest event that anybody has seen.
+    seen: Option<Witness>,
 }
 
 impl<E: Event> Store<E> {
@@ -124,24 +128,21 @@ impl<E: Event> Store<E> {
             None if writer_lives(&RealDisk, &dir)? => Fallback::Nothing,
             None => Fallback::FileAlone,
         };
-        let peeked = open::peek(&dir, &schema, store, options.projection_wait, fallback);
-        if let Some(unread) = peeked.unread {
+        let peeked = evidence::peek(&log, &schema, store, options.projection_wait, fallback);
+        if let Some(unread) = &peeked.unread {
             // A row that nobody could look at is no proof of a loss.
             let reason =
                 format!("the rows may hold what the log lacks, and cannot be read ({})", unread.reason);
             return Err(Error::Projection { path: database_path(&dir), reason, busy: unread.busy });
         }
-        let mut rows = peeked.db.as_ref().map(|db| RowDonor::<E>::new(db, &schema));
-        let mut none = crate::log::heal::NoDonor;
+        let mut rows = peeked.rows::<E>(&schema);
         let mut with = OpenLog {
             limits: Limits::default(),
-            witness: peeked.witness,
+            witness: peeked.witness(store),
+            claim: peeked.claim(store),
             trust_log,
             tail: None,
-            donor: match &mut rows {
-                Some(rows) => rows,
-                None => &mut none,
-            },
+            donor: &mut rows,
             unread: None,
         };
         let (mut done, mut lost) = crate::log::open::repair(&log, &mut with, dry_run)?;
@@ -153,18 +154,13 @@ impl<E: Event> Store<E> {
             Some(view) => {
                 let found = Log::of(&view);
                 if trust_log && !dry_run && lost.is_empty() {
-                    // Rows of tables that are not as they should be are about to be replaced all the same.
-                    let other = match &peeked.db {
-                        None => histories::open_evidence(&database_path(&dir), options.projection_wait)?,
-                        Some(_) => None,
-                    };
-                    put_aside::<E>(&found, peeked.db.as_deref().or(other.as_deref()), &schema, &mut done)?;
+                    put_aside::<E>(&found, peeked.own(), &schema, &mut done)?;
                     let then = "the log is trusted, so they are shown again";
                     let last = view.last_seq();
                     tell_lost_records::<E>(&log, &peeked, &schema, last, then, &mut done.findings)?;
                     false
                 } else {
-                    let found = histories::findings::<E>(&found, peeked.db.as_deref(), &schema)?;
+                    let found = histories::findings::<E>(&found, &peeked.sources(), &schema)?;
                     lost.extend(found.iter().cloned());
                     !found.is_empty()
                 }
@@ -175,7 +171,7 @@ impl<E: Event> Store<E> {
         let acceptable = if lost.is_empty() || !settled || two_histories {
             None
         } else {
-            let plan = loss::plan(&log, peeked.witness, peeked.store())?;
+            let plan = loss::plan(&log, newest(peeked.witness(store), done.seen), peeked.store())?;
             if let Some(plan) = &plan {
                 let then = "`synclog repair --accept-loss` records it anew, `--trust-log` brings them back";
                 let last = plan.last_seq();
@@ -183,12 +179,16 @@ impl<E: Event> Store<E> {
             }
             plan.map(|plan| plan.events())
         };
-        drop(lock);
+        drop((lock, peeked));
         if trust_log && !dry_run && lost.is_empty() {
             // The rows beyond the log's end are set aside, and the applied seq is the log's again.
             let options = options.create(false).projection(true);
             open::open::<E>(Arc::new(RealDisk), &dir, &options, true)?
                 .bring_up::<E>(options.projection_wait)?;
+            // Only now: what was just replaced is among them.
+            let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+            let lock = WriterLock::acquire(&disk, &dir, options.lock_wait)?;
+            evidence::overrule(&LogDir::locked(&lock))?;
         }
         Ok(RepairReport {
             healed_events: done.healed_events,
@@ -197,6 +197,7 @@ impl<E: Event> Store<E> {
             lost,
             acceptable,
             given_up: 0,
+            seen: done.seen,
         })
     }
 
@@ -219,8 +220,8 @@ impl<E: Event> Store<E> {
         let log = LogDir::locked(&lock);
         // Looked at again under this lock: somebody may have mended it meanwhile.
         let store = log.list()?.segments.last().map(|header| header.store);
-        let peeked = open::peek(&dir, &schema, store, options.projection_wait, Fallback::ReadWrite);
-        let plan = loss::plan(&log, peeked.witness, peeked.store())?;
+        let peeked = evidence::peek(&log, &schema, store, options.projection_wait, Fallback::ReadWrite);
+        let plan = loss::plan(&log, newest(peeked.witness(store), report.seen), peeked.store())?;
         let Some(plan) = plan.filter(|plan| plan.events() == events && peeked.unread.is_none()) else {
             return Ok(report);
         };
@@ -252,13 +253,15 @@ fn record_again<E: Event>(
     last: u64,
     report: &mut RepairReport,
 ) -> Result<()> {
-    let Some((db, witness)) = peeked.db.as_ref().zip(peeked.witness) else { return Ok(()) };
+    let store = log.list()?.segments.last().map(|header| header.store);
+    let Some(witness) = peeked.witness(store) else { return Ok(()) };
     let mut with = OpenLog {
         limits: Limits::default(),
         witness: Some(witness),
+        claim: None,
         trust_log: false,
         tail: None,
-        donor: &mut RowDonor::<E>::new(db, schema),
+        donor: &mut peeked.rows::<E>(schema),
         unread: None,
     };
     let mut done = Recovered::default();
@@ -277,9 +280,10 @@ fn tell_lost_records<E: Event>(
     then: &str,
     findings: &mut Vec<Finding>,
 ) -> Result<()> {
-    let Some((db, witness)) = peeked.db.as_ref().zip(peeked.witness) else { return Ok(()) };
-    let (segments, last) = (log.list()?.segments, last.min(witness.seq));
-    let lost = lost_records::lost(log, &segments, &[], last, &mut RowDonor::<E>::new(db, schema))?;
+    let segments = log.list()?.segments;
+    let Some(witness) = peeked.witness(segments.last().map(|header| header.store)) else { return Ok(()) };
+    let last = last.min(witness.seq);
+    let lost = lost_records::lost(log, &segments, &[], last, &mut peeked.rows::<E>(schema))?;
     for record in deletion::records(&lost) {
         let (Some((first, _)), Some((_, last))) = (record.ranges.first(), record.ranges.last()) else {
             continue;
@@ -302,7 +306,8 @@ fn put_aside<E: Event>(
     done: &mut Recovered,
 ) -> Result<()> {
     let Some(db) = db else { return Ok(()) };
-    let Some(fork) = histories::of_rows::<E>(log, db, schema)? else { return Ok(()) };
+    let database = database_path(&log.dir.store_dir);
+    let Some(fork) = histories::of_rows::<E>(log, &database, db, schema)? else { return Ok(()) };
     let (path, finding) = histories::put_aside::<E>(log.dir, &fork, db, schema)?;
     done.findings.push(finding);
     done.quarantined.push(path);

@@ -8,6 +8,7 @@
 mod commit;
 #[cfg(all(test, unix))]
 mod deletion_tests;
+mod evidence;
 #[cfg(test)]
 mod fault_tests;
 mod histories;

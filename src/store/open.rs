@@ -4,24 +4,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::disk::{self, Disk, FileIdentity};
+use crate::disk::{self, Disk};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::lock::WriterLock;
 use crate::log::damage::all_gone;
 use crate::log::directory::LogDir;
 use crate::log::event_kind::event_kind;
-use crate::log::heal::{Donor, NoDonor};
-use crate::log::open::{self as log_open, OpenLog, Recovered, Unread};
-use crate::log::survey::Witness;
+use crate::log::open::{self as log_open, OpenLog, Recovered};
 use crate::log::tail;
 use crate::log::writer::LogWriter;
 use crate::projection::schema::Schema;
-use crate::projection::{self, Db, Trouble};
-use crate::replay::{ReplayReport, RowDonor, Stop};
-use crate::store_id::StoreId;
+use crate::projection::{self, Db};
+use crate::replay::{ReplayReport, Stop};
 use crate::time::Timestamp;
 
+use super::evidence::{Fallback, peek};
 use super::histories::{self, Log};
 use super::known::{Counting, Known, KnownRows};
 use super::options::Options;
@@ -142,96 +140,6 @@ fn create_dirs(disk: &dyn Disk, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What the database says before the log was looked at.
-pub(super) struct Peeked {
-    /// The connection, where the database is this store's and has its tables.
-    pub(super) db: Option<Db>,
-    pub(super) witness: Option<Witness>,
-    /// It cannot be read now, so that nothing is known.
-    pub(super) unread: Option<Unread>,
-    applied: u64,
-    /// Which file it was.
-    identity: Option<FileIdentity>,
-}
-
-impl Peeked {
-    /// The store that the database is the projection of.
-    pub(super) fn store(&self) -> Option<StoreId> {
-        self.db.as_deref().and_then(projection::store_of)
-    }
-
-    /// The witness, where the database belongs to the store whose log this is.
-    pub(super) fn witness_for(&self, log: &LogDir) -> Result<Option<Witness>> {
-        let store = log.list()?.segments.last().map(|header| header.store);
-        let same = self.db.as_ref().zip(store).is_some_and(|(db, store)| projection::names_store(db, store));
-        Ok(self.witness.filter(|_| same))
-    }
-}
-
-/// What to try where the system does not let SQLite open the database for reading alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fallback {
-    Nothing,
-    /// For whoever holds the lock: a kill can leave a journal that only a writer may roll back.
-    ReadWrite,
-    /// Where nobody writes: on a read-only file system the file alone is the database.
-    FileAlone,
-}
-
-/// Reads the applied seq, as evidence for recovery. A database that cannot be used says nothing.
-pub(super) fn peek(
-    dir: &Path,
-    schema: &Schema,
-    store: Option<StoreId>,
-    wait: Duration,
-    fallback: Fallback,
-) -> Peeked {
-    let path = projection::database_path(dir);
-    let mut nothing = Peeked { db: None, witness: None, unread: None, applied: 0, identity: None };
-    match disk::identity(&path) {
-        Ok(None) => return nothing,
-        Ok(found) => nothing.identity = found,
-        // What cannot be looked up may be there, and tell.
-        Err(error) => {
-            let reason = error.to_string();
-            return Peeked { unread: Some(Unread { reason, busy: false }), ..nothing };
-        }
-    }
-    let look = |db: Db| {
-        let (_, applied) = projection::check(&db, schema, store)?;
-        let vouched = projection::vouches_for(&db, schema, applied)?;
-        Ok((db, applied, vouched))
-    };
-    let mut opened = projection::open_for_reading(&path, wait).and_then(look);
-    if matches!(opened, Err(Trouble::Failed(_))) {
-        // One that cannot be looked up may hold something.
-        let alone = disk::file_len(&projection::beside(&path, "-wal")).is_ok_and(|len| len == 0);
-        opened = match fallback {
-            Fallback::ReadWrite => projection::open_existing(&path, wait).and_then(look),
-            Fallback::FileAlone if alone => projection::open_immutable(&path).and_then(look),
-            _ => opened,
-        };
-    }
-    match opened {
-        Ok((db, applied, vouched)) => Peeked {
-            db: Some(db),
-            witness: vouched.then_some(Witness { seq: applied.seq, sum: applied.sum }),
-            applied: applied.seq,
-            ..nothing
-        },
-        Err(Trouble::Busy(reason)) => Peeked { unread: Some(Unread { reason, busy: true }), ..nothing },
-        Err(Trouble::Failed(reason)) => Peeked { unread: Some(Unread { reason, busy: false }), ..nothing },
-        // What is no database of this store says nothing.
-        Err(
-            Trouble::Unusable(_)
-            | Trouble::Outdated(_)
-            | Trouble::Altered(_)
-            | Trouble::Foreign(_)
-            | Trouble::Unfinished(_),
-        ) => nothing,
-    }
-}
-
 /// Opens a store: everything up to the point where its threads may start.
 pub(super) fn open<E: Event>(
     disk: Arc<dyn Disk>,
@@ -305,7 +213,7 @@ fn open_log<E: Event>(
 ) -> Result<(LogWriter, Recovered, Known)> {
     let listing = log.list()?;
     let store = listing.segments.last().map(|header| header.store);
-    let peeked = peek(&log.store_dir, schema, store, options.projection_wait, Fallback::ReadWrite);
+    let peeked = peek(log, schema, store, options.projection_wait, Fallback::ReadWrite);
     if peeked.db.is_none() {
         schema.try_out()?;
     }
@@ -315,24 +223,20 @@ fn open_log<E: Event>(
         .as_deref()
         .filter(|_| options.projection)
         .and_then(|db| Counting::start(db, &database, schema, peeked.applied));
-    let mut rows = peeked.db.as_ref().map(|db| RowDonor::<E>::new(db, schema));
-    let donor: &mut dyn Donor = match &mut rows {
-        Some(rows) => rows,
-        None => &mut NoDonor,
-    };
-    let unread = peeked.unread.is_some();
+    let mut rows = peeked.rows::<E>(schema);
     let with = OpenLog {
         limits: options.limits,
-        witness: peeked.witness,
-        donor,
-        unread: peeked.unread,
+        witness: peeked.witness(store),
+        claim: peeked.claim(store),
+        donor: &mut rows,
+        unread: peeked.unread.clone(),
         trust_log,
         tail: None,
     };
     let (writer, mut recovered) = log_open::open_listed(log, listing, with)?;
-    if !trust_log && !unread {
+    if !trust_log {
         let found = Log { dir: log, segments: &recovered.segments, horizon: writer.position() };
-        histories::refuse(log, histories::findings::<E>(&found, peeked.db.as_deref(), schema)?)?;
+        histories::refuse(log, histories::findings::<E>(&found, &peeked.sources(), schema)?)?;
     }
     let only_reads = |db: &Db| db.is_readonly("main").unwrap_or(false);
     let rows = peeked.db.filter(only_reads).zip(peeked.identity);

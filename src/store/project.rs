@@ -276,6 +276,7 @@ impl Projector {
             findings: Vec::new(),
             damage: None,
             sighting: Sighting::Elsewhere,
+            end: None,
         })
     }
 
@@ -299,14 +300,7 @@ impl Projector {
         if (unfinished && applied.seq < view.last_seq()) || empty {
             return Err(Trouble::Unfinished("making its rows was interrupted".into()).into());
         }
-        let beyond = applied.seq > view.last_seq() && !self.trust_log;
-        if beyond && projection::vouches_for(projection.reader(), &self.schema, applied)? {
-            let what = "SQLite has applied events that the log does not hold; `synclog repair` tells more";
-            let finding = Finding::new(FindingKind::AppliedBeyondLog, what)
-                .seqs(view.last_seq() + 1, applied.seq)
-                .file(&self.database);
-            return Err(Error::Damaged { dir: self.dir(), findings: vec![finding] }.into());
-        }
+        self.check_end(view, projection.reader(), applied)?;
         Ok(Found { projection, existed, counting })
     }
 
@@ -372,9 +366,21 @@ impl Projector {
         if self.trust_log {
             return Ok(());
         }
-        let fork = histories::of_rows::<E>(&Log::of(view), rows, &self.schema)?;
-        let found = fork.map(|fork| fork.finding().file(&self.database));
+        let found = histories::against::<E>(&Log::of(view), &self.database, rows, &self.schema)?;
         histories::refuse(&self.log, found.into_iter().collect())
+    }
+
+    /// Refuses to go on where rows vouch for an event behind the log's end.
+    pub(super) fn check_end(&self, view: &LogView, rows: &Connection, applied: Applied) -> Result<(), Stop> {
+        let beyond = applied.seq > view.last_seq() && !self.trust_log;
+        if !beyond || !projection::vouches_for(rows, &self.schema, applied)? {
+            return Ok(());
+        }
+        let what = "SQLite has applied events that the log does not hold; `synclog repair` tells more";
+        let finding = Finding::new(FindingKind::AppliedBeyondLog, what)
+            .seqs(view.last_seq() + 1, applied.seq)
+            .file(&self.database);
+        Err(Error::Damaged { dir: self.dir(), findings: vec![finding] }.into())
     }
 
     /// Whether the log holds the applied event under the checksum that the rows remember.

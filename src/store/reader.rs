@@ -30,9 +30,10 @@ use crate::replay::gap_finding;
 use crate::store_id::StoreId;
 use crate::time::Timestamp;
 
+use super::evidence::{Fallback, peek};
 use super::histories::{self, Log};
 use super::log_position::LogPosition;
-use super::open::{Fallback, check_type, contents, no_store, peek};
+use super::open::{check_type, contents, no_store};
 use super::report::OpenReport;
 
 /// How long a reader waits for a process that holds the database.
@@ -111,8 +112,15 @@ impl<E: Event> Reader<E> {
         let mut attempts = 0;
         loop {
             let live = lock::writer_lives(&RealDisk, &dir)?;
-            let peeked = peek(&dir, &schema, None, Duration::ZERO, Fallback::Nothing);
-            let view = LogView::open(log.clone(), peeked.witness_for(&log)?, live)?;
+            let peeked = peek(&log, &schema, None, Duration::ZERO, Fallback::Nothing);
+            let store = log.list()?.segments.last().map(|header| header.store);
+            let witness = store.and_then(|store| peeked.witness(Some(store)));
+            let (claim, mut rows) = (peeked.claim(store), peeked.rows::<E>(&schema));
+            let view = match LogView::open_beside(log.clone(), witness, claim, &mut rows, live) {
+                // Whoever holds the rows now: without them.
+                Err(error) if error.is_busy() => LogView::open(log.clone(), witness, live)?,
+                view => view?,
+            };
             attempts += 1;
             if live != lock::writer_lives(&RealDisk, &dir)? && attempts < 10 {
                 continue;
@@ -125,17 +133,14 @@ impl<E: Event> Reader<E> {
                         continue; // it was made while this looked
                     }
                     let own = tail::read(&log)?.map(|(_, witness)| witness);
-                    findings.push(all_gone(&log, newest(peeked.witness, own)));
+                    findings.push(all_gone(&log, newest(peeked.witness(None), own)));
                     return Err(Error::Damaged { dir, findings });
                 }
                 return Err(no_store(&log, &found, false));
             };
-            if peeked.unread.is_none() {
-                let found = histories::findings::<E>(&Log::of(&view), peeked.db.as_deref(), &schema);
-                view.findings.extend(
-                    found.or_else(|error| if error.is_busy() { Ok(Vec::new()) } else { Err(error) })?,
-                );
-            }
+            let found = histories::findings::<E>(&Log::of(&view), &peeked.sources(), &schema);
+            view.findings
+                .extend(found.or_else(|error| if error.is_busy() { Ok(Vec::new()) } else { Err(error) })?);
             let process = std::process::id();
             return Ok(Self { view, schema, live_writer: live, process, event: PhantomData });
         }
@@ -152,6 +157,7 @@ impl<E: Event> Reader<E> {
             findings: listing.refusals,
             damage: None,
             sighting: Sighting::Elsewhere,
+            end: None,
             log,
         };
         let (schema, process) = (Schema::of::<E>()?, std::process::id());

@@ -9,10 +9,11 @@ use crate::event::Event;
 use crate::finding::{Finding, FindingKind};
 use crate::log::view::LogView;
 use crate::log::writer::Position;
-use crate::projection::rebuild::{Rebuild, is_held, settle};
-use crate::projection::{self, Connection, Db, Trouble};
+use crate::projection::rebuild::{OldRows, Rebuild, is_held, settle};
+use crate::projection::{self, Db, Trouble};
 use crate::replay::{self, Stop};
 
+use super::evidence;
 use super::project::Projector;
 
 impl Projector {
@@ -36,8 +37,13 @@ impl Projector {
             Err(_) => None,
         };
         let ours = db.as_ref().is_some_and(|db| projection::names_store(db, self.store));
+        let mut another = ours;
         if let Some(db) = &db {
             self.check_history::<E>(&view, db)?;
+            if let Some(applied) = projection::evidence(db, self.store) {
+                self.check_end(&view, db, applied)?;
+                another = !Self::applied_fits(&view, applied)?;
+            }
         }
         let old = db.filter(|_| ours);
         let kind = match why {
@@ -53,7 +59,8 @@ impl Projector {
         let differs = matches!(why, Trouble::Outdated(_) | Trouble::Altered(_) | Trouble::Unfinished(_));
         let before = self.report.clone();
         if !there || (ours && differs) {
-            match self.rebuild_at::<E>(&self.database.clone(), &view, None, wait) {
+            match self.rebuild_at::<E>(&self.database.clone(), &view, OldRows { beside: None, another }, wait)
+            {
                 // So it cannot be used after all.
                 Err(Stop::View(trouble)) if trouble.wants_rebuild() => self.report = before,
                 done => {
@@ -65,7 +72,7 @@ impl Projector {
                 }
             }
         }
-        let kept = self.rebuild_beside::<E>(&view, old, wait)?;
+        let kept = self.rebuild_beside::<E>(&view, old, another, wait)?;
         let what = kept
             .map_or(what.clone(), |kept| format!("{what}, and the old one is kept as {}", kept.display()));
         self.findings.push(Finding::new(kind, what).file(&self.database));
@@ -77,7 +84,7 @@ impl Projector {
         &mut self,
         path: &Path,
         view: &LogView,
-        old: Option<&Connection>,
+        old: OldRows<'_>,
         wait: Duration,
     ) -> Result<(), Stop> {
         let (halt, stop) = (self.halt.clone(), self.halt.clone());
@@ -99,19 +106,21 @@ impl Projector {
         &mut self,
         view: &LogView,
         old: Option<Db>,
+        another: bool,
         wait: Duration,
     ) -> Result<Option<PathBuf>, Stop> {
         let database = self.database.clone();
         let io = |error: std::io::Error| Stop::Log(Error::io("replace", &database, error));
         let (new, before) = (projection::beside(&self.database, ".new"), self.report.clone());
         projection::leave_access(&database).map_err(io)?;
-        match self.rebuild_at::<E>(&new, view, old.as_deref(), wait) {
+        let rows = OldRows { beside: old.as_deref(), another };
+        match self.rebuild_at::<E>(&new, view, rows, wait) {
             Err(Stop::View(trouble)) if trouble.wants_rebuild() => {
                 // What was left of an earlier one is of no use.
                 self.remove_unfinished()?;
                 projection::leave_access(&database).map_err(io)?;
                 self.report = before;
-                self.rebuild_at::<E>(&new, view, old.as_deref(), wait)?;
+                self.rebuild_at::<E>(&new, view, rows, wait)?;
             }
             done => done?,
         }
@@ -152,16 +161,8 @@ impl Projector {
         }
         let dir = self.log.quarantine_dir();
         self.log.make_quarantine().map_err(|error| Error::io("keep the old database in", &dir, error))?;
-        let stamp: String =
-            crate::Timestamp::now().to_string().chars().filter(char::is_ascii_digit).collect();
-        let kept = dir.join(format!("database-{stamp}.db"));
-        // First the logs that SQLite keeps beside it, so that no crash leaves them to a new database.
-        for suffix in ["-wal", "-journal", "-shm", ""] {
-            let from = projection::beside(&self.database, suffix);
-            if disk::identity(&from).map_err(io)?.is_some() {
-                disk::rename_durably(&from, &projection::beside(&kept, suffix)).map_err(io)?;
-            }
-        }
+        let kept = evidence::kept_path(&self.log);
+        evidence::move_database(&self.database, &kept).map_err(io)?;
         Ok(Some(kept))
     }
 }
