@@ -41,6 +41,7 @@ mod places;
 mod reads;
 #[cfg(test)]
 mod remake;
+mod rng;
 #[cfg(test)]
 mod scripts;
 pub(crate) mod sectors;

@@ -12,6 +12,7 @@ mod evidence;
 #[cfg(test)]
 mod fault_tests;
 mod histories;
+mod items;
 mod keys;
 mod known;
 mod log_position;
@@ -57,12 +58,13 @@ use crate::threads;
 use crate::time::Timestamp;
 
 use commit::{Claimed, Confirm, Core, Entry, Promise, Rows, Shared, Slot, Waited, lock};
+pub use items::{Item, Items, Stored};
 pub use log_position::LogPosition;
 pub use mend::RepairReport;
 use opening::{BEHIND, Halt, Opening};
 use options::LONGEST_WAIT;
 pub use options::{MAX_EVENT_BYTES, Options};
-pub use reader::{Item, Items, Reader, Stored};
+pub use reader::Reader;
 pub use report::OpenReport;
 pub use verify::VerifySummary;
 
