@@ -15,6 +15,7 @@ use crate::log::survey::survey;
 use crate::log::view::LogView;
 use crate::sync::{Company, ExportLine, ImportOptions, Level, SyncEvent, SyncLog};
 
+use super::view_tests::{edit, event};
 use super::{Options, Reader, Store};
 
 /// The events that go: all in the first segment.
@@ -41,7 +42,7 @@ pub(super) fn store(dir: &Path) {
 }
 
 /// Writes bytes into a segment behind the library's back.
-fn put(dir: &Path, segment: u64, offset: u64, bytes: &[u8]) {
+pub(super) fn put(dir: &Path, segment: u64, offset: u64, bytes: &[u8]) {
     let path = log_in(dir).segment_path(segment);
     std::fs::OpenOptions::new().write(true).open(path).unwrap().write_all_at(bytes, offset).unwrap();
 }
@@ -217,16 +218,14 @@ fn p8_mending_does_not_bring_back_neighbours() {
     let dir = dir.path();
     store(dir);
     let more = Store::open(dir, options()).unwrap();
-    more.append_all((41..=1200).map(super::view_tests::event)).unwrap();
+    more.append_all((41..=1200).map(event)).unwrap();
     more.close().unwrap();
     record_deletion(dir);
     let more = Store::open(dir, options()).unwrap();
-    more.append_all((1201..=1400).map(super::view_tests::event)).unwrap();
+    more.append_all((1201..=1400).map(event)).unwrap();
     more.close().unwrap();
     assert_eq!(first_rows(dir), [1, 2, 6, 7]);
-    let db = rusqlite::Connection::open(dir.join("synclog.db")).unwrap();
-    db.execute_batch("DELETE FROM sync_logs WHERE id = 2").unwrap();
-    drop(db);
+    edit(dir, "DELETE FROM sync_logs WHERE id = 2");
     open_and_close(dir);
     assert_eq!(first_rows(dir), [1, 2, 6, 7], "P7, P8");
 }
@@ -259,17 +258,12 @@ fn p8_what_is_deleted_and_not_erased_is_no_difference() {
     replay(dir, false);
     assert_eq!((first_rows(dir), verify()), (vec![1, 2, 6], vec![]));
     let store = Store::open(dir, options()).unwrap();
-    assert_eq!(store.append(super::view_tests::event(41)).unwrap().seq, 41, "a record uses no seq up");
+    assert_eq!(store.append(event(41)).unwrap().seq, 41, "a record uses no seq up");
     store.close().unwrap();
     assert_eq!(verify(), []);
 }
 
-/// Our own export, taken before the deletion, does not bring the events back.
-#[test]
-fn p8_an_import_obeys_a_deletion() {
-    let temp = tempfile::tempdir().unwrap();
-    let (dir, export) = (&temp.path().join("store"), temp.path().join("export.ndjson"));
-    store(dir);
+fn export_to(path: &Path, dir: &Path) {
     let reader = Reader::<SyncEvent>::open(dir).unwrap();
     let mut lines = String::new();
     for item in reader.items(1).unwrap() {
@@ -278,7 +272,16 @@ fn p8_an_import_obeys_a_deletion() {
         let line = ExportLine::new(stored.seq, reader.id(), &stored.event, key, stored.appended_at);
         lines += &(serde_json::to_string(&line).unwrap() + "\n");
     }
-    std::fs::write(&export, lines).unwrap();
+    std::fs::write(path, lines).unwrap();
+}
+
+/// Our own export, taken before the deletion, does not bring the events back.
+#[test]
+fn p8_an_import_obeys_a_deletion() {
+    let temp = tempfile::tempdir().unwrap();
+    let (dir, export) = (&temp.path().join("store"), temp.path().join("export.ndjson"));
+    store(dir);
+    export_to(&export, dir);
     record_deletion(dir);
     erase(dir);
     let log = SyncLog::open_with(dir, options()).unwrap();
@@ -296,21 +299,12 @@ fn p8_an_import_does_not_take_an_unreadable_database_for_no_deletions() {
     let temp = tempfile::tempdir().unwrap();
     let (dir, export) = (&temp.path().join("store"), temp.path().join("export.ndjson"));
     store(dir);
-    let reader = Reader::<SyncEvent>::open(dir).unwrap();
-    let mut lines = String::new();
-    for item in reader.items(1).unwrap() {
-        let super::Item::Event(stored) = item.unwrap() else { panic!("damage") };
-        let line = ExportLine::new(stored.seq, reader.id(), &stored.event, None, stored.appended_at);
-        lines += &(serde_json::to_string(&line).unwrap() + "\n");
-    }
-    std::fs::write(&export, lines).unwrap();
+    export_to(&export, dir);
     record_deletion(dir);
     erase(dir);
     let log = SyncLog::open_with(dir, options()).unwrap();
     assert!(log.store().wait_projected(std::time::Duration::from_secs(20)));
-    let db = rusqlite::Connection::open(dir.join("synclog.db")).unwrap();
-    db.execute_batch("DROP TABLE synclog_absent").unwrap();
-    drop(db);
+    edit(dir, "DROP TABLE synclog_absent");
     let report = log.import(&export, &ImportOptions::default()).unwrap();
     assert_eq!((report.imported, report.deleted, report.already_present), (0, 3, 37), "P8");
     assert_eq!(log.store().last_seq(), 40);
@@ -362,7 +356,7 @@ fn p8_a_row_of_an_erased_event_is_told_and_goes() {
     erase(dir);
     // Behind the record, so that catching up with the log does not meet it again.
     let store = Store::open(dir, options()).unwrap();
-    store.append(super::view_tests::event(41)).unwrap();
+    store.append(event(41)).unwrap();
     store.close().unwrap();
     let verify = || {
         let mut told = Vec::new();

@@ -1,7 +1,6 @@
 //! A deletion record that is lost with a part of the log does not bring back what it had deleted (P8). It has no
 //! seq and no row: only the database's table of seqs without rows still tells of it.
 
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::finding::{Finding, FindingKind};
@@ -10,7 +9,8 @@ use crate::log::survey::{Chain, frame_at};
 use crate::store::RepairReport;
 use crate::sync::SyncEvent;
 
-use super::deletion_tests::{GONE, first_rows, log_in, open_and_close, options, replay, store};
+use super::deletion_tests::{GONE, first_rows, log_in, open_and_close, options, put, replay, store};
+use super::view_tests::{edit, event};
 use super::{Reader, Store};
 
 const LEFT: [i64; 4] = [1, 2, 6, 7];
@@ -18,7 +18,7 @@ const LEFT: [i64; 4] = [1, 2, 6, 7];
 fn append(dir: &Path, count: u64) {
     let store = Store::open(dir, options()).unwrap();
     let text = |number| {
-        let mut event = super::view_tests::event(number);
+        let mut event = event(number);
         event.message = format!("later event {number} {}", "y".repeat(500));
         event
     };
@@ -52,11 +52,6 @@ fn record(dir: &Path) -> (u64, u64, u64) {
         }
     }
     panic!("there is no record");
-}
-
-fn write(dir: &Path, segment: u64, offset: u64, bytes: &[u8]) {
-    let path = log_in(dir).segment_path(segment);
-    std::fs::OpenOptions::new().write(true).open(path).unwrap().write_all_at(bytes, offset).unwrap();
 }
 
 fn repair(dir: &Path, dry_run: bool) -> RepairReport {
@@ -153,7 +148,7 @@ fn p8_a_damaged_record_does_not_bring_back_what_it_deleted() {
         deleted(dir, behind);
         let context = format!("{behind} events behind it, byte {at}");
         let (segment, start, _) = record(dir);
-        write(dir, segment, start + at, &[0xEE; 8]);
+        put(dir, segment, start + at, &[0xEE; 8]);
         let opened = Store::<SyncEvent>::open(dir, options()).map(Store::close);
         assert_eq!(opened.is_ok(), behind > 1000, "what is far back is not read: {context}");
         assert_eq!(first_rows(dir), LEFT, "P8: at the next open, {context}");
@@ -187,7 +182,7 @@ fn p8_what_is_given_up_around_a_record_does_not_bring_back_what_it_deleted() {
             std::fs::write(&path, &bytes[..start as usize + 8]).unwrap();
         } else {
             let store = Store::open(dir, options()).unwrap();
-            let large = super::view_tests::event(41).with_details("x".repeat(30_000));
+            let large = event(41).with_details("x".repeat(30_000));
             assert_eq!(store.append(large).unwrap().seq, 41);
             store.close().unwrap();
             std::fs::remove_file(path).unwrap();
@@ -222,13 +217,11 @@ fn p7_no_loss_makes_the_database_believed_about_what_lies_behind_it() {
             assert_eq!(first_rows(dir), [1, 2, 3, 4, 5, 6, 7]);
             continue;
         }
-        write(dir, segment, start, &[0xEE; 8]);
-        let db = rusqlite::Connection::open(dir.join("synclog.db")).unwrap();
-        db.execute_batch(
+        put(dir, segment, start, &[0xEE; 8]);
+        edit(
+            dir,
             "DELETE FROM sync_logs WHERE id IN (7, 43); INSERT INTO synclog_absent VALUES (43, 43, 'deleted')",
-        )
-        .unwrap();
-        drop(db);
+        );
         let report = Store::<SyncEvent>::accept_loss(dir, options(), 0).unwrap();
         assert_eq!(report.lost, []);
         assert_deleted(dir, 45, "another event was hidden behind the loss");
