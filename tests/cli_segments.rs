@@ -202,20 +202,17 @@ fn p9_the_whole_log_comes_back_from_rows() {
         } else {
             (1..=3).for_each(|number| damage(&bench.segment_path(number), how));
         }
-        let before = bench.bytes();
+        let log_files = |bench: &Bench| {
+            bench.bytes().into_iter().filter(|(path, _)| !path.ends_with("lock")).collect::<Vec<_>>()
+        };
+        let before = log_files(&bench);
         for args in [&["export"][..], &["verify"], &["status"], &["list"], &["repair", "--dry-run"]] {
             let refused = bench.run(args).expect(4);
             assert!(refused.err.contains("synclog repair") || args[0] == "repair", "{}", refused.err);
         }
         let refused = bench.feed(&["append", "--stdin"], line("refused").as_bytes()).expect(4);
         assert!(refused.err.contains("synclog repair"), "{}", refused.err);
-        let log_files = |bench: &Bench| {
-            bench.bytes().into_iter().filter(|(path, _)| !path.ends_with("lock")).collect::<Vec<_>>()
-        };
-        assert!(
-            log_files(&bench)
-                == before.into_iter().filter(|(path, _)| !path.ends_with("lock")).collect::<Vec<_>>()
-        );
+        assert!(log_files(&bench) == before);
 
         let repaired = bench.run(&["repair"]).expect(4);
         if rows == Rows::Missing {

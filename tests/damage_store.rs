@@ -8,13 +8,8 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{assert_rows_equal_log, copy_dir, filled, messages, open, segments, small, verify};
+use common::{assert_rows_equal_log, copy_dir, filled, messages, open, scratch, segments, small, verify};
 use synclog::{Error, Finding, FindingKind, Severity, Store, SyncEvent};
-
-fn scratch() -> tempfile::TempDir {
-    let shm = Path::new("/dev/shm");
-    if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() }.unwrap()
-}
 
 /// A frame in a segment, read by the format's specification.
 struct Frame {

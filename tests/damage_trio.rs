@@ -6,6 +6,8 @@
 //! where that is still needed. `cargo test` takes a sample. All of it, in well under an hour:
 //! `SYNCLOG_DAMAGE=full cargo test --release --test damage_trio -- --nocapture`
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -13,6 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use common::scratch;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags};
 use synclog::{
@@ -26,11 +29,6 @@ const PAGE: usize = 4096;
 
 type Files = BTreeMap<PathBuf, Vec<u8>>;
 type Rows = Vec<Vec<Value>>;
-
-fn scratch() -> tempfile::TempDir {
-    let shm = Path::new("/dev/shm");
-    if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() }.unwrap()
-}
 
 fn options() -> Options {
     Options::default().segment_bytes(16 * 1024, 16 * 1024).lock_wait(Duration::from_secs(5))

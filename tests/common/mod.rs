@@ -49,6 +49,12 @@ pub fn filled(count: u64) -> tempfile::TempDir {
     dir
 }
 
+/// A directory in memory where the system has one.
+pub fn scratch() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
+}
+
 pub fn database(dir: &Path) -> PathBuf {
     dir.join("synclog.db")
 }
