@@ -210,6 +210,17 @@ impl DiskFile for Padded {
 
 /// Why a link in a store is refused.
 pub(crate) const LINK: &str = "it is a symbolic link, which is not followed";
+/// The same of one that leads to no file.
+const DANGLING: &str = "it is a symbolic link that leads to no file";
+
+/// Whether a path leads to no file: nothing is there, or links that go round.
+fn leads_nowhere(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) {
+        return true;
+    }
+    error.kind() == io::ErrorKind::NotFound
+}
 
 /// Refuses a link: what is written to through one could be somebody's file outside the store (P12).
 fn check_no_link(path: &Path) -> io::Result<()> {
@@ -230,6 +241,10 @@ pub(crate) fn check_regular(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
         Ok(meta) if !meta.is_file() => {
             Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"))
+        }
+        // What is there is then a link, and not nothing, which is for the opening to tell.
+        Err(error) if leads_nowhere(&error) && fs::symlink_metadata(path).is_ok() => {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, DANGLING))
         }
         _ => Ok(()),
     }

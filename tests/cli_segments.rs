@@ -12,8 +12,18 @@ use serde_json::Value;
 
 const EVENTS: usize = 2500;
 /// What can become of a file.
-const DAMAGE: [&str; 8] =
-    ["removed", "emptied", "cut in its header", "cut", "longer", "a directory", "noise", "zeros"];
+const DAMAGE: [&str; 10] = [
+    "removed",
+    "emptied",
+    "cut in its header",
+    "cut",
+    "longer",
+    "a directory",
+    "a link to nothing",
+    "a link to itself",
+    "noise",
+    "zeros",
+];
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Rows {
@@ -64,6 +74,11 @@ fn damage(path: &Path, how: &str) {
         "a directory" => {
             std::fs::remove_file(path).unwrap();
             return std::fs::create_dir(path).unwrap();
+        }
+        "a link to nothing" | "a link to itself" => {
+            std::fs::remove_file(path).unwrap();
+            let to = if how.ends_with("itself") { path } else { Path::new("nowhere") };
+            return std::os::unix::fs::symlink(to, path).unwrap();
         }
         "noise" => bytes.iter_mut().enumerate().for_each(|(at, byte)| *byte = (at * 31 % 251) as u8),
         "zeros" => bytes.fill(0),
@@ -177,7 +192,7 @@ fn p9_a_segment_that_is_none_comes_back_as_far_as_older_rows_reach() {
 fn p3_a_segment_that_is_none_hides_nothing_of_the_others() {
     let template = Template::new();
     for number in 1..=3 {
-        ["removed", "cut", "longer", "a directory"]
+        ["removed", "cut", "longer", "a directory", "a link to nothing"]
             .into_iter()
             .for_each(|how| case(&template, number, how, Rows::Missing));
     }

@@ -5,7 +5,6 @@
 mod common;
 
 use std::path::Path;
-use std::time::Duration;
 
 use common::{
     assert_rows_equal_log, company, copy_dir, database, filled, full_event, messages, open, replay, segments,
@@ -452,11 +451,11 @@ fn p12_no_bytes_in_any_file_are_fatal() {
                     if let Some(status) = child.try_wait().unwrap() {
                         break status;
                     }
-                    if start.elapsed() > Duration::from_mins(1) {
+                    if start.elapsed() > std::time::Duration::from_mins(1) {
                         child.kill().unwrap();
                         panic!("P12: it hangs: {context}");
                     }
-                    std::thread::sleep(Duration::from_millis(2));
+                    std::thread::sleep(std::time::Duration::from_millis(2));
                 };
                 let (out, err) = (std::fs::read(out).unwrap(), std::fs::read(err).unwrap());
                 let text = String::from_utf8_lossy(&err);

@@ -37,7 +37,7 @@ mod unix {
     use rustix::io::Errno;
 
     use super::super::access::{self, Access};
-    use super::super::{Disk, DiskFile, DiskLock, FileIdentity, FileLock, LINK, Lockable};
+    use super::super::{DANGLING, Disk, DiskFile, DiskLock, FileIdentity, FileLock, LINK, Lockable};
 
     pub(super) struct HeldDisk {
         store_dir: PathBuf,
@@ -91,12 +91,18 @@ mod unix {
         fn check_file(&self, path: &Path, writable: bool) -> io::Result<()> {
             let (dir, name) = self.locate(path);
             let follow = if writable { AtFlags::SYMLINK_NOFOLLOW } else { AtFlags::empty() };
+            let refused = |what: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
             let kind = match rustix::fs::statat(dir, name, follow) {
                 Ok(stat) => FileType::from_raw_mode(stat.st_mode),
+                // What is there is then a link, and not nothing, which is for the opening to tell.
+                Err(Errno::NOENT | Errno::LOOP)
+                    if rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() =>
+                {
+                    return refused(DANGLING);
+                }
                 Err(Errno::NOENT) => return Ok(()),
                 Err(error) => return Err(error.into()),
             };
-            let refused = |what: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
             match kind {
                 FileType::RegularFile => Ok(()),
                 FileType::Symlink => refused(LINK),
