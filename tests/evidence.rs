@@ -367,6 +367,34 @@ fn p3_rows_behind_the_logs_end_that_prove_nothing_forbid_appends_until_the_log_i
     }
 }
 
+/// Nothing proves the events any more; that they were acknowledged is known all the same.
+#[test]
+fn p3_an_applied_seq_behind_the_logs_end_counts_without_its_row() {
+    let (_temp, dir) = older_log(false);
+    for gone in [
+        "DELETE FROM sync_logs WHERE id > 20",
+        "DELETE FROM sync_logs WHERE id = 25",
+        "ALTER TABLE sync_logs RENAME TO old_logs",
+        "DELETE FROM sync_logs",
+    ] {
+        for altered in
+            ["", "; ALTER TABLE synclog_set_aside ADD COLUMN theirs", "; DROP INDEX IF EXISTS sync_logs_time"]
+        {
+            let copy = copy_of(&dir);
+            let context = format!("{gone}{altered}");
+            sql(&copy.1, &context);
+            let found = refused(&copy.1, &context);
+            assert!(names(&found, 25), "P3: {context}: {found:?}");
+            let report = Store::<SyncEvent>::repair(&copy.1, small(), false, true).unwrap();
+            assert!(report.lost.is_empty(), "{context}: {report:?}");
+            let events = open(&copy.1);
+            let last = events.open_report().last_seq;
+            events.close().unwrap();
+            assert_whole(&copy.1, last, &context);
+        }
+    }
+}
+
 /// A way to damage the log that leaves something of it: the file, and what becomes of it.
 type Damage = (String, PathBuf, Option<Vec<u8>>);
 
