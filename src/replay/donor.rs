@@ -102,9 +102,11 @@ impl<E: Event> Donor for RowDonor<'_, E> {
     }
 
     fn deleted(&mut self, last: u64) -> Result<Vec<(u64, u64)>> {
+        // Of an older one and a newer one both are right: what is deleted stays so.
+        let mut said = Vec::new();
         for Source { db, .. } in &self.sources {
             match deleted_in(db, self.schema, last) {
-                Ok(Some(found)) => return Ok(merged(found)),
+                Ok(Some(found)) => said.extend(found),
                 // What cannot be read now is no proof that nothing was deleted. The path is for the message.
                 Err(trouble @ (Trouble::Busy(_) | Trouble::Failed(_))) => {
                     return Err(trouble.into_error(Path::new(db.path().unwrap_or_default())));
@@ -113,7 +115,7 @@ impl<E: Event> Donor for RowDonor<'_, E> {
                 Ok(None) | Err(_) => {}
             }
         }
-        Ok(Vec::new())
+        Ok(merged(said))
     }
 
     fn store(&self) -> Option<StoreId> {

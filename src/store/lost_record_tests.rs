@@ -227,3 +227,23 @@ fn p7_no_loss_makes_the_database_believed_about_what_lies_behind_it() {
         assert_deleted(dir, 45, "another event was hidden behind the loss");
     }
 }
+
+/// An older copy of the database, from before the deletion, does not speak for a newer one.
+#[test]
+fn p8_a_database_that_knows_of_the_deletion_is_heard_behind_one_that_does_not() {
+    use crate::log::heal::Donor;
+    use crate::projection::{Connection, schema::Schema};
+    use crate::replay::RowDonor;
+
+    let dir = tempfile::tempdir().unwrap();
+    store(dir.path());
+    let (newer, older) = (dir.path().join("synclog.db"), dir.path().join("older.db"));
+    std::fs::copy(&newer, &older).unwrap();
+    Store::<SyncEvent>::delete(dir.path(), options(), &[GONE]).unwrap();
+    let schema = Schema::of::<SyncEvent>().unwrap();
+    let dbs = [older, newer]
+        .map(|path| crate::projection::open_for_reading(&path, std::time::Duration::ZERO).unwrap());
+    let said = |dbs: [&Connection; 2]| RowDonor::<SyncEvent>::of(dbs, &schema).deleted(40).unwrap();
+    assert_eq!(said([&dbs[0], &dbs[1]]), [GONE]);
+    assert_eq!(said([&dbs[1], &dbs[0]]), [GONE]);
+}
