@@ -12,6 +12,10 @@ use super::{Applied, Trouble, compare, meta_value};
 use crate::event::Value;
 use crate::store_id::StoreId;
 
+/// Where a row's frame has the seq, and its header's checksum. The format never changes.
+const SEQ_AT: usize = 8;
+const HEADER_SUM_AT: usize = 40;
+
 /// Whether the applied seq has its row, with the same checksum, or lawfully has none. Both are written
 /// in one transaction; an applied seq without its row was edited and is no witness.
 pub(crate) fn vouches_for(db: &Connection, schema: &Schema, applied: Applied) -> Result<bool, Trouble> {
@@ -27,7 +31,9 @@ pub(crate) fn vouches_for(db: &Connection, schema: &Schema, applied: Applied) ->
         let frame =
             query.query_row([applied.seq as i64], |row| Ok(Value::from_ref(row.get_ref(0)?))).optional()?;
         match frame {
-            Some(Value::Blob(frame)) => Ok(frame.get(40..44) == Some(&applied.sum.to_le_bytes()[..])),
+            Some(Value::Blob(frame)) => {
+                Ok(frame.get(HEADER_SUM_AT..HEADER_SUM_AT + 4) == Some(&applied.sum.to_le_bytes()[..]))
+            }
             Some(_) => Ok(false),
             None => compare::is_absent(db, applied.seq),
         }
@@ -66,6 +72,49 @@ pub(crate) fn store_of(db: &Connection) -> Option<StoreId> {
         Ok(Some(Value::Text(found))) => found.parse().ok(),
         _ => None,
     }
+}
+
+/// The newest event behind `last` of which a row has kept a frame: seq and the header's checksum. No look at the
+/// row's other columns, and no proof: where the frame stood is not known. Of a table that cannot be read, nothing.
+pub(crate) fn kept_behind(db: &Connection, schema: &Schema, last: u64) -> Option<Applied> {
+    kept_in(db, schema, last.saturating_add(1), u64::MAX)
+}
+
+/// The header's checksum that an event's row has kept.
+pub(crate) fn kept(db: &Connection, schema: &Schema, seq: u64) -> Option<u32> {
+    kept_in(db, schema, seq, seq).map(|kept| kept.sum)
+}
+
+fn kept_in(db: &Connection, schema: &Schema, first: u64, last: u64) -> Option<Applied> {
+    /// Rows that somebody else has put there have no frame of their own seq.
+    const ROWS: i64 = 64;
+    let id_of = |seq: u64| i64::try_from(seq).unwrap_or(i64::MAX); // no seq is larger
+    let look = || -> Result<Option<Applied>, Trouble> {
+        if !Schema::is_plain(db, schema.table)? {
+            return Ok(None);
+        }
+        let sql = format!(
+            "SELECT id, frame FROM {} WHERE id BETWEEN ?1 AND ?2 AND typeof(frame) = 'blob' AND octet_length(frame) < 1024 \
+             ORDER BY id DESC LIMIT ?3",
+            schema.table
+        );
+        let mut query = db.prepare_cached(&sql)?;
+        let mut rows = query.query([id_of(first), id_of(last), ROWS])?;
+        while let Some(row) = rows.next()? {
+            let (id, frame): (i64, Vec<u8>) = (row.get(0)?, row.get(1)?);
+            let (seq, sum) = (frame.get(SEQ_AT..), frame.get(HEADER_SUM_AT..));
+            let seq = seq.and_then(<[u8]>::first_chunk).map(|raw| u64::from_le_bytes(*raw));
+            let sum = sum.and_then(<[u8]>::first_chunk).map(|raw| u32::from_le_bytes(*raw));
+            if let (Some(seq), Some(sum)) = (seq, sum)
+                && id == seq.cast_signed()
+            {
+                return Ok(Some(Applied { seq, sum }));
+            }
+        }
+        Ok(None)
+    };
+    // What cannot be read tells nothing; whoever needs the rows meets the trouble again.
+    look().ok().flatten()
 }
 
 /// Rows of a table that need not have all columns, or only them.

@@ -35,7 +35,7 @@ pub(crate) use apply::{Changes, LOST, Step, UNKNOWN, UNREADABLE, apply_in, json}
 pub(crate) use budget::Db;
 pub use budget::limit_sqlite_memory;
 use checkpoint::Checkpoints;
-pub(crate) use evidence::{OwnRows, evidence, names_store, store_of, vouches_for};
+pub(crate) use evidence::{OwnRows, evidence, kept, kept_behind, names_store, store_of, vouches_for};
 use row::Row;
 use schema::{PROJECTION_VERSION, Schema};
 

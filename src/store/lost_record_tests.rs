@@ -247,3 +247,36 @@ fn p8_a_database_that_knows_of_the_deletion_is_heard_behind_one_that_does_not() 
     assert_eq!(said([&dbs[0], &dbs[1]]), [GONE]);
     assert_eq!(said([&dbs[1], &dbs[0]]), [GONE]);
 }
+
+/// Damage that takes the record takes what ties the events behind it to the log. Their rows are there all the same,
+/// whatever the database says that it has applied.
+#[test]
+fn p3_rows_behind_a_lost_record_forbid_appends_without_an_applied_seq() {
+    for edit_of_meta in [
+        "UPDATE synclog_meta SET value = 40 WHERE name = 'applied_seq'",
+        "DELETE FROM synclog_meta WHERE name IN ('applied_seq', 'applied_sum')",
+        "UPDATE synclog_meta SET value = 'x' WHERE name = 'applied_seq'",
+        "DROP TABLE synclog_meta",
+        "DELETE FROM synclog_meta WHERE name = 'store_id'",
+        "DELETE FROM sync_logs WHERE id = 43; ALTER TABLE sync_logs ADD COLUMN theirs",
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        deleted(dir, 3);
+        std::fs::remove_file(dir.join("tail")).unwrap();
+        let (number, at, _) = record(dir);
+        let path = log_in(dir).segment_path(number);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[at as usize..].fill(0);
+        std::fs::write(&path, bytes).unwrap();
+        edit(dir, edit_of_meta);
+        let error = match Store::<SyncEvent>::open(dir, options()) {
+            Err(error) => error,
+            Ok(store) => panic!("P3: {edit_of_meta}: opened, {:?}", store.open_report()),
+        };
+        assert!(
+            matches!(&error, crate::Error::Damaged { findings, .. } if findings[0].seq == Some(41)),
+            "{error}"
+        );
+    }
+}

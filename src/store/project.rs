@@ -301,6 +301,7 @@ impl Projector {
             return Err(Trouble::Unfinished("making its rows was interrupted".into()).into());
         }
         self.check_end(view, projection.reader(), applied)?;
+        self.check_behind(view, projection.reader())?;
         Ok(Found { projection, existed, counting })
     }
 
@@ -382,11 +383,31 @@ impl Projector {
         if edited && !projection::vouches_for(rows, &self.schema, applied)? {
             return Ok(());
         }
-        let what = "SQLite has applied events that the log does not hold; `synclog repair` tells more";
+        Err(self.beyond(view, applied.seq))
+    }
+
+    /// The same of rows that have kept the frames of events behind the log's end, though no applied seq counts them
+    /// and nothing ties them to that end: a record without a seq, or given-up events, may have stood between.
+    pub(super) fn check_behind(&self, view: &LogView, rows: &Connection) -> Result<(), Stop> {
+        let last = view.last_seq();
+        let Some(kept) = projection::kept_behind(rows, &self.schema, last).filter(|_| !self.trust_log) else {
+            return Ok(());
+        };
+        // Of this store: it says so, or has the log's last event.
+        let newest =
+            Applied { seq: last, sum: projection::kept(rows, &self.schema, last).unwrap_or_default() };
+        let own =
+            projection::names_store(rows, self.store) || (last > 0 && Self::applied_fits(view, newest)?);
+        if own { Err(self.beyond(view, kept.seq)) } else { Ok(()) }
+    }
+
+    fn beyond(&self, view: &LogView, last: u64) -> Stop {
+        let what = "SQLite has seen events that the log does not hold; `synclog repair` brings back what their rows \
+                    prove, `synclog repair --trust-log` sets the others aside";
         let finding = Finding::new(FindingKind::AppliedBeyondLog, what)
-            .seqs(view.last_seq() + 1, applied.seq)
+            .seqs(view.last_seq() + 1, last)
             .file(&self.database);
-        Err(Error::Damaged { dir: self.dir(), findings: vec![finding] }.into())
+        Error::Damaged { dir: self.dir(), findings: vec![finding] }.into()
     }
 
     /// Whether the log holds the applied event under the checksum that the rows remember.

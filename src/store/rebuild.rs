@@ -40,6 +40,7 @@ impl Projector {
         let mut another = ours;
         if let Some(db) = &db {
             self.check_history::<E>(&view, db)?;
+            self.check_behind(&view, db)?;
             if let Some(applied) = projection::evidence(db, self.store) {
                 self.check_end(&view, db, applied)?;
                 another = !Self::applied_fits(&view, applied)?;
