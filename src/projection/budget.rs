@@ -40,6 +40,7 @@ fn guarded() -> bool {
 }
 
 /// Lets SQLite take so many bytes of memory in the whole process; beyond that its calls fail, and nothing is lost.
+/// There is no limit by default. A later call can lower it, and neither raise it nor take it away.
 /// Without this a database that anybody has edited takes at most some hundred megabytes. For programs that use
 /// SQLite for nothing else, as synclog's own: the limit counts for all of it, whoever uses it.
 pub fn limit_sqlite_memory(bytes: u64) {

@@ -75,17 +75,17 @@ pub(crate) fn store_of(db: &Connection) -> Option<StoreId> {
 }
 
 /// The newest event behind `last` of which a row has kept a frame: seq and the header's checksum. No look at the
-/// row's other columns, and no proof: where the frame stood is not known. Of a table that cannot be read, nothing.
-pub(crate) fn kept_behind(db: &Connection, schema: &Schema, last: u64) -> Option<Applied> {
+/// row's other columns, and no proof: where the frame stood is not known. A table that can never be read tells nothing.
+pub(crate) fn kept_behind(db: &Connection, schema: &Schema, last: u64) -> Result<Option<Applied>, Trouble> {
     kept_in(db, schema, last.saturating_add(1), u64::MAX)
 }
 
 /// The header's checksum that an event's row has kept.
-pub(crate) fn kept(db: &Connection, schema: &Schema, seq: u64) -> Option<u32> {
-    kept_in(db, schema, seq, seq).map(|kept| kept.sum)
+pub(crate) fn kept(db: &Connection, schema: &Schema, seq: u64) -> Result<Option<u32>, Trouble> {
+    Ok(kept_in(db, schema, seq, seq)?.map(|kept| kept.sum))
 }
 
-fn kept_in(db: &Connection, schema: &Schema, first: u64, last: u64) -> Option<Applied> {
+fn kept_in(db: &Connection, schema: &Schema, first: u64, last: u64) -> Result<Option<Applied>, Trouble> {
     /// Rows that somebody else has put there have no frame of their own seq.
     const ROWS: i64 = 64;
     let id_of = |seq: u64| i64::try_from(seq).unwrap_or(i64::MAX); // no seq is larger
@@ -113,8 +113,12 @@ fn kept_in(db: &Connection, schema: &Schema, first: u64, last: u64) -> Option<Ap
         }
         Ok(None)
     };
-    // What cannot be read tells nothing; whoever needs the rows meets the trouble again.
-    look().ok().flatten()
+    match look() {
+        // What cannot be read now may tell of events; what can never be read does not.
+        Err(trouble @ (Trouble::Busy(_) | Trouble::Failed(_))) => Err(trouble),
+        Err(_) => Ok(None),
+        Ok(kept) => Ok(kept),
+    }
 }
 
 /// Rows of a table that need not have all columns, or only them.

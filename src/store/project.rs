@@ -390,14 +390,16 @@ impl Projector {
     /// and nothing ties them to that end: a record without a seq, or given-up events, may have stood between.
     pub(super) fn check_behind(&self, view: &LogView, rows: &Connection) -> Result<(), Stop> {
         let last = view.last_seq();
-        let Some(kept) = projection::kept_behind(rows, &self.schema, last).filter(|_| !self.trust_log) else {
+        if self.trust_log {
             return Ok(());
-        };
-        // Of this store: it says so, or has the log's last event.
-        let newest =
-            Applied { seq: last, sum: projection::kept(rows, &self.schema, last).unwrap_or_default() };
-        let own =
-            projection::names_store(rows, self.store) || (last > 0 && Self::applied_fits(view, newest)?);
+        }
+        let Some(kept) = projection::kept_behind(rows, &self.schema, last)? else { return Ok(()) };
+        // Of this store: it says so, or its rows have the log's last event.
+        let own = projection::names_store(rows, self.store)
+            || match projection::kept(rows, &self.schema, last)? {
+                Some(sum) => Self::applied_fits(view, Applied { seq: last, sum })?,
+                None => false,
+            };
         if own { Err(self.beyond(view, kept.seq)) } else { Ok(()) }
     }
 
